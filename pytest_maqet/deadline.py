@@ -1,0 +1,73 @@
+"""One value for "until when", handed through all layers.
+
+A public call turns its `timeout=` (seconds) into a `Deadline` once; everything below asks the deadline and
+never adds up time-outs of its own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+#: The first pause of a poll that cannot be avoided, in seconds.
+FIRST_PAUSE = 0.002
+#: No poll is ever further apart than this, in seconds.
+LONGEST_PAUSE = 0.5
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """A point in time, with the words to speak of it.
+
+    `seconds` is the whole span, already multiplied by `scale` (see `--maqet-timeout-scale`).
+    """
+
+    seconds: float
+    scale: float = 1.0
+    started: float = field(default_factory=time.monotonic)
+
+    @classmethod
+    def after(cls, seconds: float, scale: float = 1.0) -> Deadline:
+        """The deadline `seconds` × `scale` from now.
+
+        Raises ValueError when `seconds` is negative.
+        """
+        if seconds < 0:
+            raise ValueError(f"a timeout must not be negative, got {seconds!r}")
+        return cls(seconds * scale, scale)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the deadline was set."""
+        return time.monotonic() - self.started
+
+    @property
+    def remaining(self) -> float:
+        """Seconds left, never below 0."""
+        return max(0.0, self.seconds - self.elapsed)
+
+    @property
+    def expired(self) -> bool:
+        """Whether no time is left."""
+        return self.remaining <= 0
+
+    def within(self, seconds: float) -> Deadline:
+        """A deadline at most `seconds` (unscaled) from now, and never later than this one."""
+        return Deadline(min(self.remaining, seconds), 1.0)
+
+    def __str__(self) -> str:
+        """`5 s`, or `40 s (5 s × 8)` when scaled."""
+        if self.scale == 1.0:
+            return f"{self.seconds:g} s"
+        return f"{self.seconds:g} s ({self.seconds / self.scale:g} s × {self.scale:g})"
+
+
+def pauses(deadline: Deadline) -> Iterator[float]:
+    """Pauses for a poll that cannot be avoided, in seconds, ending at the deadline.
+
+    Each is a tenth of the time already waited, between `FIRST_PAUSE` and `LONGEST_PAUSE`, and the last one
+    ends at the deadline, so that there is always one more look when the time is over.
+    """
+    while not deadline.expired:
+        yield min(max(FIRST_PAUSE, deadline.elapsed / 10), LONGEST_PAUSE, deadline.remaining)
