@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     )
     from pytest_maqet.guest.commands import CompletedCommand, GuestProcess
     from pytest_maqet.machine.virtual_machine import VirtualMachine
-    from pytest_maqet.qemu.exit_status import Exit
+    from pytest_maqet.runs.exit_status import Exit
 
 __version__ = "0.1.0"
 
@@ -51,7 +51,7 @@ __all__ = [
 
 _HOMES = {
     "CompletedCommand": "pytest_maqet.guest.commands",
-    "Exit": "pytest_maqet.qemu.exit_status",
+    "Exit": "pytest_maqet.runs.exit_status",
     "GuestProcess": "pytest_maqet.guest.commands",
     "VirtualMachine": "pytest_maqet.machine.virtual_machine",
 }

@@ -1,0 +1,136 @@
+"""The one asyncio loop of this process, in a daemon thread that lives only while somebody needs it.
+
+QMP, consoles, guest channels and waits are coroutines on this loop; the public, blocking API hands them over
+with `LoopThread.run`. The thread starts with the first lease and ends with the last one, so that a test
+which uses no VM runs in a process without threads of ours (from Python 3.12 on, `os.fork` warns about any).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from pytest_maqet.errors import MaqetError
+
+T = TypeVar("T")
+
+
+class LoopThread:
+    """An asyncio loop that runs in a thread of its own until `close`."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._pid = os.getpid()
+        self._thread = threading.Thread(target=self._serve, name="pytest-maqet", daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_forever()
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run `coroutine` on the loop, block until it is done, and return its value or raise its error.
+
+        An exception in the waiting thread (Ctrl-C, a time-out plugin) cancels the coroutine.
+        Raises MaqetError in a forked child, where the loop's thread does not exist.
+        """
+        try:
+            self.check_usable()
+        except BaseException:
+            coroutine.close()
+            raise
+        future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def check_usable(self) -> None:
+        """Raise MaqetError where blocking on this loop could never end."""
+        if os.getpid() != self._pid:
+            raise MaqetError(
+                "a virtual machine's handle is not valid in a forked child process",
+                hint="use the handle in the process that asked for the fixture, or spawn instead of fork",
+            )
+        if threading.current_thread() is self._thread:
+            raise MaqetError("a blocking call was made on the thread that would have to serve it")
+
+    def close(self) -> None:
+        """Cancel what still runs on the loop, stop it and join the thread. Idempotent; harmless after fork."""
+        if self.loop.is_closed() or os.getpid() != self._pid:
+            return
+        asyncio.run_coroutine_threadsafe(_cancel_all(), self.loop).result(timeout=5)
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(timeout=5)
+        if not self._thread.is_alive():
+            self.loop.close()
+
+
+async def _cancel_all() -> None:
+    """Cancel every task but this one and wait for their ends."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+_guard = threading.Lock()
+_current: LoopThread | None = None
+_leases = 0
+
+
+def lease_loop() -> LoopThread:
+    """The process' loop, started if need be; each lease is given back by one `release_loop`."""
+    global _current, _leases  # noqa: PLW0603 - the one place that owns the process-wide loop
+    with _guard:
+        if _current is None:
+            _current = LoopThread()
+        _leases += 1
+        return _current
+
+
+def release_loop(leased: LoopThread) -> None:
+    """Give a lease back; the last one ends the thread. Harmless in a forked child."""
+    global _current, _leases  # noqa: PLW0603 - as above
+    with _guard:
+        if leased is not _current:
+            return
+        _leases -= 1
+        if _leases:
+            return
+        _current = None
+    leased.close()
+
+
+def _forget_in_child() -> None:
+    """A forked child has no loop thread: it starts with a clean slate."""
+    global _current, _leases, _guard  # noqa: PLW0603 - as above
+    _guard = threading.Lock()
+    _current = None
+    _leases = 0
+
+
+os.register_at_fork(after_in_child=_forget_in_child)
+
+
+class Pulse:
+    """Wakes every coroutine that waits for "something changed"; loop-thread only."""
+
+    def __init__(self) -> None:
+        self._next: asyncio.Future[None] | None = None
+
+    def beat(self) -> None:
+        """Wake all current waiters."""
+        if self._next is not None and not self._next.done():
+            self._next.set_result(None)
+        self._next = None
+
+    async def wait(self) -> None:
+        """Return at the next beat."""
+        if self._next is None:
+            self._next = asyncio.get_running_loop().create_future()
+        await asyncio.shield(self._next)

@@ -1,0 +1,1 @@
+"""The handle that a test holds: one VM, started, awaited, commanded, ended."""

@@ -1,0 +1,1 @@
+"""QEMU itself: the binary, what it can do, its command line, and its monitor."""
