@@ -7,6 +7,7 @@ none can be had, files are looked at every `FALLBACK_INTERVAL` seconds instead.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from weakref import WeakKeyDictionary
@@ -38,7 +39,7 @@ class FileWatch:
             return self._serial
         if not self._callbacks:
             self._loop.add_reader(self._inotify.fileno(), self._read)
-        number = self._inotify.add_watch(path, flags.MODIFY)
+        number: int = self._inotify.add_watch(path, flags.MODIFY)
         self._callbacks[number] = callback
         return number
 
@@ -49,10 +50,8 @@ class FileWatch:
             timer.cancel()
         if self._callbacks.pop(number, None) is None or self._inotify is None:
             return
-        try:
+        with contextlib.suppress(OSError):  # the file is gone, and its watch with it
             self._inotify.rm_watch(number)
-        except OSError:
-            pass  # the file is gone, and its watch with it
         if not self._callbacks:
             self._loop.remove_reader(self._inotify.fileno())
 

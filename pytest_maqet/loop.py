@@ -60,7 +60,7 @@ class LoopThread:
             raise MaqetError("a blocking call was made on the thread that would have to serve it")
 
     def close(self) -> None:
-        """Cancel what still runs on the loop, stop it and join the thread. Idempotent; harmless after fork."""
+        """Cancel what runs on the loop, stop it and join the thread. Idempotent, harmless after fork."""
         if self.loop.is_closed() or os.getpid() != self._pid:
             return
         asyncio.run_coroutine_threadsafe(_cancel_all(), self.loop).result(timeout=5)

@@ -7,6 +7,9 @@ unread socket would block the guest. What the guest says is read from the log (`
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import struct
+import termios
 from pathlib import Path
 
 from pytest_maqet.errors import ChannelError
@@ -71,7 +74,17 @@ class SerialLine:
 
     async def _close_if_idle(self) -> None:
         async with self._lock:
+            if self._writer is not None and _unread(self._writer):
+                self._rearm()  # the guest is slow: closing now would lose what QEMU has not taken yet
+                return
             await self.close()
+
+
+def _unread(writer: asyncio.StreamWriter) -> int:
+    """Bytes that QEMU has not read yet (unix(7): SIOCOUTQ, which is TIOCOUTQ)."""
+    transport_socket = writer.get_extra_info("socket")
+    answer = fcntl.ioctl(transport_socket.fileno(), termios.TIOCOUTQ, struct.pack("i", 0))
+    return int(struct.unpack("i", answer)[0])
 
 
 async def _discard(reader: asyncio.StreamReader) -> None:
