@@ -38,7 +38,7 @@ class ConfigError(MaqetError):
 
 
 class StartError(MaqetError):
-    """A VM could not be brought up: QEMU refused, its start was not verified, or its image could not be had."""
+    """A VM could not be brought up: QEMU refused, or did not verify, or its image could not be had."""
 
 
 class LockTimeout(MaqetError):
@@ -69,7 +69,7 @@ class GuestPanic(MaqetError):
 class QemuDied(MaqetError):
     """The QEMU process ended while it was still needed.
 
-    `code` is its exit status, or None when `signal` (a number) ended it; `stderr` is the tail of what it said.
+    `code` is its exit status, or None when `signal` (a number) ended it; `stderr` is what it said last.
     """
 
     def __init__(

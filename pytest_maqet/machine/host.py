@@ -1,0 +1,49 @@
+"""What a VM needs from the run it belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pytest_maqet.config import VmConfig
+from pytest_maqet.runs.run_directory import RunDirectory
+
+#: Everything takes about this many times as long under QEMU's own CPU emulation.
+TCG_TIMEOUT_SCALE = 8.0
+
+
+def _say_nothing(_line: str) -> None:
+    """Progress nobody asked for."""
+
+
+def _no_overrides(config: VmConfig, overrides: Mapping[str, Any]) -> VmConfig:
+    """Used where nothing can resolve overrides; an empty set changes nothing."""
+    if overrides:
+        raise ValueError(f"no configuration to apply {sorted(overrides)} to")
+    return config
+
+
+@dataclass(frozen=True)
+class Host:
+    """The run's side of a VM: directories, lease, accelerator, and how patient to be.
+
+    `lease` is the file whose shared lock keeps the VM alive. `timeout_scale` None means 1, or 8 under TCG.
+    `monitors` is the number of QMP monitors each VM gets: one per process that uses it, and one for a person.
+    """
+
+    run: RunDirectory
+    lease: Path
+    artifacts: Path
+    accel: str = "auto"
+    timeout_scale: float | None = None
+    monitors: int = 2
+    report: Callable[[str], None] = _say_nothing
+    reconfigure: Callable[[VmConfig, Mapping[str, Any]], VmConfig] = _no_overrides
+
+    def scale(self, accelerator: str) -> float:
+        """What every timeout of a VM under this accelerator is multiplied by."""
+        if self.timeout_scale is not None:
+            return self.timeout_scale
+        return TCG_TIMEOUT_SCALE if accelerator == "tcg" else 1.0

@@ -1,0 +1,209 @@
+"""One QEMU process of a VM, from its launch to its exit, and all connections to it.
+
+A VM that is stopped and started again has two lives; directory, disks, console logs and event mailbox go on.
+Loop-thread only, but for the plain attributes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pytest_maqet.config import VmConfig
+from pytest_maqet.deadline import Deadline
+from pytest_maqet.errors import ChannelError, GuestPanic, MaqetError, NotSupported, QMPCommandError
+from pytest_maqet.guest.agent import AgentChannel
+from pytest_maqet.guest.channel import Channel, pick
+from pytest_maqet.guest.commands import CommandRequest, CompletedCommand
+from pytest_maqet.guest.serial_line import SerialLine
+from pytest_maqet.guest.serial_shell import SerialShell
+from pytest_maqet.machine.monitors import claim_monitor
+from pytest_maqet.qemu.monitor import Monitor
+from pytest_maqet.runs.process import QemuProcess
+from pytest_maqet.runs.vm_directory import VmDirectory
+from pytest_maqet.waiting.engine import race
+from pytest_maqet.waiting.vitals import Vitals
+
+T = TypeVar("T")
+
+_FORWARD = re.compile(r"TCP\[HOST_FORWARD\]\s+\d+\s+(\S+)\s+(\d+)\s+\S+\s+(\d+)")
+
+
+@dataclass(frozen=True)
+class LifeFacts:
+    """What every process that uses the VM must know of its QEMU; kept in the VM's record file."""
+
+    command_line: str
+    accelerator: str
+    started_by: str
+    monitors: int
+    connect: tuple[str, ...]
+    has_agent: bool
+
+
+class Life:
+    """A running QEMU and our connections to it."""
+
+    def __init__(
+        self, config: VmConfig, directory: VmDirectory, process: QemuProcess, facts: LifeFacts, vitals: Vitals
+    ) -> None:
+        self.config = config
+        self.directory = directory
+        self.process = process
+        self.facts = facts
+        self.vitals = vitals
+        self.lines = {name: SerialLine(directory.serial_socket(name)) for name in config.serial}
+        self._monitor: Monitor | None = None
+        self._claim = contextlib.ExitStack()
+        self._channels: tuple[Channel, ...] | None = None
+        self._picked: Channel | None = None
+        self._picking = asyncio.Lock()
+
+    async def connect(self, deadline: Deadline) -> None:
+        """Follow the process and open the QMP session.
+
+        Raises what `Monitor.connect` raises, or QemuDied when QEMU ended instead.
+        """
+        self.vitals.follow(self.process)
+        number = claim_monitor(self.directory, self.facts.monitors, self._claim)
+        self._monitor = Monitor(
+            self.directory.monitor_socket(number),
+            on_event=self.vitals.on_event,
+            on_lost=self.vitals.pulse.beat,
+        )
+        await race(self.vitals, self._monitor.connect(deadline), deadline.within(deadline.remaining + 1))
+
+    async def execute(self, command: str, arguments: Mapping[str, Any] | None, deadline: Deadline) -> object:
+        """Execute a QMP command; QEMU's death ends it at once, a guest's panic does not."""
+        if self._monitor is None or not self._monitor.connected:
+            if self.vitals.exit is not None:
+                raise self.vitals.death()
+            raise ChannelError(f"{self.config.name}: there is no QMP session")
+        if command == "quit":
+            self.vitals.end_wanted = self.vitals.end_wanted or "ended by the QMP command quit"
+        work = self._monitor.execute(command, arguments, deadline)
+        return await race(self.vitals, work, deadline.within(deadline.remaining + 1), (GuestPanic,))
+
+    async def run_state(self, deadline: Deadline) -> str:
+        """QEMU's run state in the words of query-status."""
+        answer = await self.execute("query-status", None, deadline)
+        assert isinstance(answer, dict)
+        return str(answer["status"])
+
+    async def monitor_command(self, line: str, deadline: Deadline) -> str:
+        """Run a human monitor command; its errors come back as text."""
+        answer = await self.execute("human-monitor-command", {"command-line": line}, deadline)
+        return str(answer)
+
+    # -- ports ---------------------------------------------------------------------------------------------
+
+    async def forwards(self, deadline: Deadline) -> dict[int, tuple[str, int]]:
+        """Guest TCP port → (host, port), as QEMU's user network has them now."""
+        listing = await self.monitor_command("info usernet", deadline)
+        found = {}
+        for host, port, guest_port in _FORWARD.findall(listing):
+            found[int(guest_port)] = ("127.0.0.1" if host in ("*", "0.0.0.0") else host, int(port))  # noqa: S104
+        return found
+
+    async def forward(self, guest_port: int, deadline: Deadline) -> tuple[str, int]:
+        """Where the host reaches this guest port; a forward is added where there is none yet.
+
+        Raises NotSupported for a VM without a user network.
+        """
+        found = await self.forwards(deadline)
+        if guest_port in found:
+            return found[guest_port]
+        if not any(network.kind == "user" for network in self.config.network):
+            raise NotSupported(
+                f"{self.config.name}: port {guest_port} of the guest cannot be reached: the VM has no user network",
+                hint=f"in the YAML: `network: [{{user: {{forward: {{name: {guest_port}}}}}}}]`",
+            )
+        said = await self.monitor_command(f"hostfwd_add tcp:127.0.0.1:0-:{guest_port}", deadline)
+        found = await self.forwards(deadline)
+        if guest_port not in found:
+            raise NotSupported(f"{self.config.name}: QEMU did not forward port {guest_port}: {said.strip()}")
+        return found[guest_port]
+
+    # -- commands in the guest -----------------------------------------------------------------------------
+
+    @property
+    def channels(self) -> tuple[Channel, ...]:
+        """The ways into the guest, in the order of `guest: connect:`."""
+        if self._channels is None:
+            self._channels = tuple(self._make_channels())
+        return self._channels
+
+    def _make_channels(self) -> list[Channel]:
+        made: list[Channel] = []
+        for name in self.facts.connect:
+            if name == "agent" and self.facts.has_agent:
+                shared = self.config.scope == "run"
+                made.append(AgentChannel(self.directory.agent_socket, self.config.name, shared=shared))
+            elif name == "console" and self.vitals.console is not None:
+                main = self.config.serial[0]
+                made.append(
+                    SerialShell(
+                        self.vitals.console,
+                        self.lines[main],
+                        self.vitals.pulse,
+                        self.config.guest,
+                        self.config.name,
+                    )
+                )
+        return made
+
+    async def channel(self, deadline: Deadline) -> Channel:
+        """The channel that commands take: the first that answered, kept until the VM is reset or ends."""
+        async with self._picking:
+            if self._picked is None:
+                self._picked = await pick(self.channels, deadline)
+            return self._picked
+
+    def forget_channel(self) -> None:
+        """The guest starts anew: the next command looks for a channel again."""
+        self._picked = None
+
+    async def run(self, request: CommandRequest, deadline: Deadline) -> CompletedCommand:
+        """Run a command over the picked channel; ends at once when the guest panics or QEMU dies."""
+        started = Deadline.after(0).started
+        channel = await self._guarded(self.channel(deadline), deadline)
+        outcome = await self._guarded(channel.run(request, deadline), deadline)
+        return CompletedCommand.from_outcome(request, outcome, duration=Deadline.after(0).started - started)
+
+    async def _guarded(self, work: Coroutine[Any, Any, T], deadline: Deadline) -> T:
+        """Race `work` against the VM's failures; a channel knows its deadline and words its time-out itself."""
+        return await race(self.vitals, work, deadline.within(deadline.remaining + 5), even_excused=True)
+
+    # -- the end -------------------------------------------------------------------------------------------
+
+    async def quit(self, deadline: Deadline) -> None:
+        """Ask QEMU to end by QMP and wait for its exit; nothing is raised when it is gone or does not obey."""
+        with contextlib.suppress(MaqetError, QMPCommandError, TimeoutError):
+            await self.execute("quit", None, deadline)
+        await self.wait_exit(deadline)
+
+    async def wait_exit(self, deadline: Deadline) -> bool:
+        """Whether QEMU's process has ended before the deadline."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(deadline.remaining):
+                while self.vitals.exit is None:
+                    await self.vitals.pulse.wait()
+        return self.vitals.exit is not None
+
+    async def disconnect(self) -> None:
+        """Close every connection; the process is left as it is. Idempotent."""
+        for channel in self._channels or ():
+            with contextlib.suppress(MaqetError, OSError):
+                await channel.close()
+        self._channels = ()
+        for line in self.lines.values():
+            await line.close()
+        if self._monitor is not None:
+            await self._monitor.close()
+            self._monitor = None
+        self._claim.close()
+        self.vitals.unfollow()

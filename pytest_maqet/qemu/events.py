@@ -1,0 +1,82 @@
+"""QMP events as they came, kept, numbered, and taken like letters from a mailbox."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+#: Older events than this many are forgotten; a VM has a few dozen in its life.
+KEPT_EVENTS = 50_000
+
+
+@dataclass(frozen=True)
+class Event:
+    """One QMP event: `message` is QEMU's object `{"event", "data", "timestamp"}`."""
+
+    number: int
+    message: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The event's name, as in QEMU's QMP reference."""
+        return str(self.message["event"])
+
+    def matches(self, name: str, data: Mapping[str, Any]) -> bool:
+        """Whether this is event `name` with (at least) these members in its data."""
+        if self.name != name:
+            return False
+        found = self.message.get("data", {})
+        return all(key in found and found[key] == value for key, value in data.items())
+
+
+class Mailbox:
+    """The events of one VM, in the order they came; loop-thread only.
+
+    A linear cursor would be wrong here: SHUTDOWN comes after POWERDOWN, and a test may ask for them in either
+    order. So a wait takes the oldest matching event that nobody has taken since the mark.
+    """
+
+    def __init__(self) -> None:
+        self._events: deque[Event] = deque(maxlen=KEPT_EVENTS)
+        self._taken: set[int] = set()
+        self._mark = 0
+        self._count = 0
+
+    @property
+    def count(self) -> int:
+        """How many events came so far; also the number of the next one."""
+        return self._count
+
+    def put(self, message: Mapping[str, Any]) -> None:
+        """Keep an event."""
+        self._events.append(Event(self._count, dict(message)))
+        self._count += 1
+
+    def mark(self) -> None:
+        """From here on: `take` sees what comes now, and nothing of it is taken."""
+        self._mark = self._count
+        self._taken.clear()
+
+    def find(self, name: str, data: Mapping[str, Any], since: int | None = None) -> Event | None:
+        """The oldest matching event since number `since`, or (None) the oldest untaken one since the mark."""
+        first = self._mark if since is None else since
+        for event in self._events:
+            if event.number < first or (since is None and event.number in self._taken):
+                continue
+            if event.matches(name, data):
+                return event
+        return None
+
+    def take(self, event: Event) -> None:
+        """Nobody is given this event again until the next mark."""
+        self._taken.add(event.number)
+
+    def since(self, number: int) -> list[Event]:
+        """All kept events from `number` on."""
+        return [event for event in self._events if event.number >= number]
+
+    def untaken(self) -> list[Event]:
+        """What a wait could still be given."""
+        return [event for event in self.since(self._mark) if event.number not in self._taken]

@@ -1,0 +1,186 @@
+"""What ends every wait at once: a guest panic, a console pattern of `fail_on`, or QEMU's death."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from pytest_maqet.errors import GuestPanic, MaqetError, QemuDied
+from pytest_maqet.guest.console_log import ConsoleLog
+
+
+@dataclass
+class Failure:
+    """One failure of a VM.
+
+    `seen` is set when a wait or command raised it, `excused` when a test expected it.
+    """
+
+    kind: type[MaqetError]
+    name: str
+    text: str
+    build: Callable[[], MaqetError]
+    seen: bool = False
+    excused: bool = False
+    raised: list[MaqetError] = field(default_factory=list)
+
+    def error(self) -> MaqetError:
+        """The error to raise, with the console as it is now; remembered, so that its origin can be told."""
+        error = self.build()
+        self.raised.append(error)
+        return error
+
+
+@dataclass(eq=False)
+class Expectation:
+    """A failure that a test wants to happen; filled in by `FailureWatch` when it did."""
+
+    kind: type[MaqetError]
+    match: re.Pattern[str] | None = None
+    pattern: re.Pattern[str] | None = None
+    caught: list[Failure] = field(default_factory=list)
+
+    def covers(self, failure: Failure) -> bool:
+        """Whether `failure` is the expected one."""
+        if not issubclass(failure.kind, self.kind):
+            return False
+        if self.pattern is not None and not self.pattern.search(failure.text):
+            return False
+        return self.match is None or self.match.search(failure.text) is not None
+
+
+class FailureWatch:
+    """The failures of one QEMU process; loop-thread only.
+
+    `blocking` is what ends waits now; a reset of the guest clears a panic, nothing clears QEMU's death.
+    """
+
+    def __init__(
+        self, vm_name: str, patterns: tuple[tuple[str, str], ...], context: Callable[[], str]
+    ) -> None:
+        self._vm_name = vm_name
+        self._patterns = [(name, re.compile(pattern, re.MULTILINE)) for name, pattern in patterns]
+        self._context = context
+        self._scanned: dict[ConsoleLog, int] = {}
+        self._current: list[Failure] = []
+        self._since_mark: list[Failure] = []
+        self._expectations: list[Expectation] = []
+        #: whether the guest has panicked since its last reset, expected or not
+        self.panicked = False
+
+    def mark(self) -> None:
+        """A new test begins: what was before it is not its failure, unless the VM is still in that state."""
+        self._since_mark = []
+        self._current = [failure for failure in self._current if failure.name in ("pvpanic", "panic", "died")]
+
+    def scan(self, console: ConsoleLog) -> None:
+        """Look for the patterns in what the console said since the last scan, line by line."""
+        start = self._scanned.get(console, 0)
+        text = console.text(start)
+        wanted = [*self._patterns, *((e.pattern.pattern, e.pattern) for e in self._expectations if e.pattern)]
+        found = [(match.start(), name, match) for name, pattern in wanted if (match := pattern.search(text))]
+        for position, name, match in sorted(found, key=lambda hit: hit[:2]):
+            line_start = text.rfind("\n", 0, position) + 1
+            self._add_console_failure(name, match, console, start + line_start)
+        end_of_line = text.rfind("\n") + 1
+        if found:  # what was found is not found again on the same unfinished line
+            end_of_line = max(end_of_line, *(match.end() for _, _, match in found))
+        self._scanned[console] = start + end_of_line
+
+    def _add_console_failure(self, name: str, match: re.Match[str], log: ConsoleLog, at: int) -> None:
+        if self._known(name):
+            return
+
+        def build() -> MaqetError:
+            line = log.text(at, at + 400).split("\n", 1)[0]
+            what = "panicked" if name == "panic" else f"showed the failure pattern {name!r}"
+            return GuestPanic(
+                f"{self._vm_name}: the guest {what}: {line.strip()!r}\n{self._context()}",
+                pattern=name,
+                text=line,
+                hint=None if name == "panic" else "expected? use vm.expecting(...) or `fail_on:` in the YAML",
+            )
+
+        line = match.string[match.string.rfind("\n", 0, match.start()) + 1 :].split("\n", 1)[0]
+        self.add(Failure(GuestPanic, name, line, build))
+
+    def guest_panicked(self, data: dict[str, Any]) -> None:
+        """The guest told QEMU of its panic (pvpanic; event GUEST_PANICKED)."""
+
+        def build() -> MaqetError:
+            return GuestPanic(
+                f"{self._vm_name}: the guest panicked (it told QEMU so, action {data.get('action')!r})\n"
+                + self._context(),
+                pattern="pvpanic",
+                text=text,
+            )
+
+        text = "the guest panicked"
+        if self._known("pvpanic"):
+            return
+        self.add(Failure(GuestPanic, "pvpanic", text, build))
+
+    def _known(self, name: str) -> bool:
+        """Whether this failure was told already; a panic is told by the console and by pvpanic both."""
+        names = {"panic", "pvpanic"} if name in ("panic", "pvpanic") else {name}
+        return any(failure.name in names for failure in self._current)
+
+    def died(self, build: Callable[[], QemuDied], *, wanted: bool) -> None:
+        """QEMU's process has ended; `wanted` when we asked for it, which is no fault of the test."""
+        failure = Failure(QemuDied, "died", "QEMU died", build, seen=wanted)
+        if wanted:
+            self._current.append(failure)
+            return
+        self.add(failure)
+
+    def add(self, failure: Failure) -> None:
+        """Keep a failure, and hand it to whoever expects it."""
+        if failure.kind is GuestPanic and failure.name in ("panic", "pvpanic"):
+            self.panicked = True
+        for expectation in self._expectations:
+            if expectation.covers(failure):
+                failure.excused = True
+                expectation.caught.append(failure)
+        self._current.append(failure)
+        self._since_mark.append(failure)
+
+    def guest_reset(self) -> None:
+        """The guest starts anew: its panic is over."""
+        self.panicked = False
+        self._current = [failure for failure in self._current if failure.kind is QemuDied]
+
+    def expect(self, expectation: Expectation) -> None:
+        """From here on `expectation` catches its failure."""
+        self._expectations.append(expectation)
+
+    def unexpect(self, expectation: Expectation) -> None:
+        """End an expectation."""
+        if expectation in self._expectations:
+            self._expectations.remove(expectation)
+
+    def blocking(
+        self, tolerates: tuple[type[MaqetError], ...] = (), *, even_excused: bool = False
+    ) -> Failure | None:
+        """The failure that ends waits now, but for kinds in `tolerates`; QEMU's death goes before a panic.
+
+        `even_excused` is for what can never complete after it, as a command that runs in the guest.
+        """
+        open_ones = [
+            failure
+            for failure in self._current
+            if (even_excused or not failure.excused) and not issubclass(failure.kind, tolerates)
+        ]
+        return next((f for f in open_ones if f.kind is QemuDied), open_ones[0] if open_ones else None)
+
+    def panic(self) -> Failure | None:
+        """The guest's panic since its last reset, expected or not."""
+        return next((f for f in self._current if f.name in ("panic", "pvpanic")), None)
+
+    def unseen(self) -> Failure | None:
+        """A panic or pattern since the mark that no wait raised and nobody expected."""
+        for failure in self._since_mark:
+            if failure.kind is GuestPanic and not failure.seen and not failure.excused:
+                return failure
+        return None

@@ -1,0 +1,170 @@
+"""The life signs of one QEMU process: consoles, events, failures, exit; and the pulse that wakes waiters."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pytest_maqet.errors import QemuDied
+from pytest_maqet.file_watch import lease_watch, release_watch
+from pytest_maqet.guest.console_log import ConsoleLog
+from pytest_maqet.loop import Pulse
+from pytest_maqet.qemu.events import Mailbox
+from pytest_maqet.runs.exit_status import Exit
+from pytest_maqet.runs.process import QemuProcess
+from pytest_maqet.waiting.failures import FailureWatch
+
+#: How many lines of the console an error shows.
+TAIL_LINES = 15
+
+
+class Vitals:
+    """Everything that can wake a wait; loop-thread only.
+
+    `consoles` are the serial lines by name, the first one is the guest's main console.
+    """
+
+    def __init__(
+        self,
+        vm_name: str,
+        logs: Mapping[str, Path],
+        fail_on: tuple[tuple[str, str], ...],
+        stderr_log: Path,
+    ) -> None:
+        self.vm_name = vm_name
+        self.pulse = Pulse()
+        self.mailbox = Mailbox()
+        self.consoles = {name: ConsoleLog(path, self._console_grew) for name, path in logs.items()}
+        self.failures = FailureWatch(vm_name, fail_on, self.context)
+        self.exit: Exit | None = None
+        #: set once we ask QEMU to end, with the words for it ("stopped by vm.stop()")
+        self.end_wanted: str | None = None
+        self._stderr_log = stderr_log
+        self._process: QemuProcess | None = None
+        self._watches: list[int] = []
+        self._loop = asyncio.get_running_loop()
+        self._listeners: list[Callable[[Mapping[str, Any]], None]] = []
+
+    @property
+    def console(self) -> ConsoleLog | None:
+        """The main console, where the VM has one."""
+        return next(iter(self.consoles.values()), None)
+
+    def follow(self, process: QemuProcess) -> None:
+        """Begin to follow the process and its console logs."""
+        self._process = process
+        self._loop.add_reader(process.fileno(), self._process_ended)
+        watch = lease_watch(self._loop)
+        for console in self.consoles.values():
+            self._watches.append(watch.add(console.path, console.read))
+            console.read()
+
+    def unfollow(self) -> None:
+        """Stop following and close the logs. Idempotent."""
+        if self._process is None:
+            return
+        self._loop.remove_reader(self._process.fileno())
+        watch = lease_watch(self._loop)
+        for number in self._watches:
+            watch.remove(number)
+        release_watch(self._loop)
+        release_watch(self._loop)
+        for console in self.consoles.values():
+            console.read()
+            console.close()
+        self._process = None
+        self._watches = []
+
+    def on_event(self, message: Mapping[str, Any]) -> None:
+        """Take in a QMP event."""
+        self.mailbox.put(message)
+        if message["event"] == "GUEST_PANICKED":
+            self.read_consoles()
+            self.failures.guest_panicked(dict(message.get("data", {})))
+        elif message["event"] == "RESET":
+            self.failures.guest_reset()
+        for listener in self._listeners:
+            listener(message)
+        self.pulse.beat()
+
+    def listen(self, listener: Callable[[Mapping[str, Any]], None]) -> Callable[[], None]:
+        """Call `listener` with every event to come; returns what ends that."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    def read_consoles(self) -> None:
+        """Take in what the consoles said up to now."""
+        for console in self.consoles.values():
+            console.read()
+
+    def mark(self) -> None:
+        """A new test begins."""
+        self.mailbox.mark()
+        self.failures.mark()
+
+    def context(self) -> str:
+        """The end of the console and of QEMU's stderr, for the end of an error message."""
+        parts = []
+        for name, console in self.consoles.items():
+            tail = console.tail(TAIL_LINES)
+            title = "console" if len(self.consoles) == 1 else f"console {name!r}"
+            parts.append(f"{title}, last lines:\n{_indented(tail)}" if tail else f"{title}: nothing yet")
+        if said := self.stderr_tail():
+            parts.append(f"QEMU's stderr:\n{_indented(said)}")
+        return "\n".join(parts)
+
+    def stderr_tail(self) -> str:
+        """What QEMU said last on its stderr."""
+        try:
+            text = self._stderr_log.read_text(errors="replace")
+        except OSError:
+            return ""
+        return "\n".join(text.strip().splitlines()[-TAIL_LINES:])
+
+    def death(self) -> QemuDied:
+        """QEMU's death in words."""
+        found = self.exit or Exit(code=None, signal=None, reason="ended, nobody knows how")
+        if self.end_wanted:
+            return QemuDied(
+                f"{self.vm_name}: QEMU is not running any more: {self.end_wanted}",
+                code=found.code,
+                signal=found.signal,
+                stderr=self.stderr_tail(),
+                hint="vm.start() boots it again",
+            )
+        return QemuDied(
+            f"{self.vm_name}: QEMU died: {found.reason}\n{self.context()}",
+            code=found.code,
+            signal=found.signal,
+            stderr=self.stderr_tail(),
+        )
+
+    def _console_grew(self) -> None:
+        for console in self.consoles.values():
+            self.failures.scan(console)
+        self.pulse.beat()
+
+    def _process_ended(self) -> None:
+        assert self._process is not None
+        self._loop.remove_reader(self._process.fileno())
+        self._note_exit(0)
+
+    def _note_exit(self, attempt: int) -> None:
+        """QEMU is a zombie now; its keeper writes down how it ended within milliseconds."""
+        if self._process is None or self.exit is not None:
+            return
+        self.exit = self._process.exit(wait=0.0)
+        if self.exit is None and attempt < 200:  # 1 s in all: a keeper that was killed writes nothing
+            self._loop.call_later(0.005, self._note_exit, attempt + 1)
+            return
+        if self.exit is None:
+            self.exit = Exit(code=None, signal=None, reason="ended together with its keeper")
+        self.read_consoles()
+        self.failures.died(self.death, wanted=self.end_wanted is not None)
+        self.pulse.beat()
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  | {line}" for line in text.splitlines())
