@@ -1,0 +1,89 @@
+"""The user's raw `arguments:` over the options we make.
+
+Three kinds of option: those that may be given many times are appended; those QEMU takes once with a list of
+keys are merged key by key, the user's value winning; all others replace ours. Options that would take the VM out
+of our hands are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pytest_maqet.errors import ConfigError
+from pytest_maqet.qemu.quoting import Option, option_text, split_option
+
+if TYPE_CHECKING:
+    from pytest_maqet.config import VmConfig
+
+#: QEMU takes each of these any number of times, and every time adds something (QEMU manual, "Invocation").
+_REPEATABLE = frozenset(
+    "acpitable add-fd audiodev blockdev chardev compat debugcon device drive dfilter fda fdb fsdev fw_cfg global"
+    " hda hdb hdc hdd iscsi mon monitor mtdblock net netdev nic numa object option-rom parallel pflash plugin qmp"
+    " qmp-pretty sd semihosting-config serial set smbios spice tpmdev trace usbdevice virtfs vnc watchdog".split()
+)
+#: Taken once, as a list of keys that can be said one by one; with the name of the key that needs no name.
+_MERGED = {"smp": "cpus", "m": "size", "boot": "order", "name": "guest", "rtc": None, "action": None, "msg": None}
+#: Other spellings of the same option.
+_SAME = {"M": "machine", "enable-kvm": "accel", "no-reboot": "no-reboot", "uuid": "uuid"}
+#: What would break the plugin's hold on the VM, with what to do instead.
+_REFUSED = {
+    "S": "every VM is started paused and set going by the plugin; use `vm.pause()`",
+    "daemonize": "QEMU must stay a child of its keeper, or it could be left behind",
+    "pidfile": "the VM's own directory has it; `vm.pid` is the process id",
+    "nographic": "it takes away the serial port and the monitor; say `display: none`, which is the default",
+    "incoming": "a VM's saved state is loaded by the plugin",
+    "preconfig": "the machine would wait for commands the plugin does not send",
+    "readconfig": "a file could take away what the plugin needs; say its content under `arguments:`",
+    "writeconfig": "QEMU would write the file and not run",
+    "help": "QEMU would print it and not run",
+    "h": "QEMU would print it and not run",
+    "version": "QEMU would print it and not run",
+}
+
+
+def said_pairs(config: VmConfig, name: str) -> list[tuple[str | None, str]]:
+    """The (key, value) pairs of all raw arguments called `name`, in order."""
+    return [
+        pair
+        for argument in config.arguments
+        if _SAME.get(argument.option, argument.option) == name and argument.value
+        for pair in split_option(argument.value)
+    ]
+
+
+def merged(config: VmConfig, ours: Sequence[Option]) -> list[Option]:
+    """Our options with the user's over them.
+
+    Raises `ConfigError` for one that would take the VM out of our hands.
+    """
+    options = list(ours)
+    for argument in config.arguments:
+        name = _SAME.get(argument.option, argument.option)
+        if name in _REFUSED:
+            raise ConfigError(
+                f"VM '{config.name}': the raw argument '-{name}' cannot be used: {_REFUSED[name]}",
+                hint=f"take '{name}' out of `arguments:`",
+            )
+        if name != "machine":  # has become part of the machine's text already
+            _put(options, Option(argument.option, argument.value), name)
+    return options
+
+
+def _put(options: list[Option], said: Option, name: str) -> None:
+    if name in _REPEATABLE:
+        options.append(said)
+        return
+    place = next((number for number, option in enumerate(options) if option.name == name), None)
+    if place is None:
+        options.append(said)
+    elif name in _MERGED and said.value and options[place].value:
+        options[place] = Option(name, _merge(str(options[place].value), said.value, _MERGED[name]))
+    else:
+        options[place] = said
+
+
+def _merge(ours: str, theirs: str, implied: str | None) -> str:
+    values = {key or implied or "": value for key, value in split_option(ours)}
+    values |= {key or implied or value: value for key, value in split_option(theirs)}
+    return option_text(None, values)

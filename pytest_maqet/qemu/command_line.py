@@ -1,0 +1,125 @@
+"""The command line of a VM: one builder for each concern, put together and overlaid with the user's arguments."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_maqet.qemu.arguments import merged
+from pytest_maqet.qemu.board import Board, board
+from pytest_maqet.qemu.capabilities import Capabilities
+from pytest_maqet.qemu.drives import drive_options
+from pytest_maqet.qemu.extras import end_actions, extra_devices
+from pytest_maqet.qemu.inputs import Inputs
+from pytest_maqet.qemu.machine_options import (
+    boot_options,
+    machine_options,
+    machine_text,
+    root_ports,
+    screen_options,
+)
+from pytest_maqet.qemu.ports import agent_options, monitor_options, serial_options, user_network
+from pytest_maqet.qemu.quoting import Option, option_text
+
+if TYPE_CHECKING:
+    from pytest_maqet.config import VmConfig
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """A program and its arguments; `fds` are the descriptors it must inherit under the same numbers."""
+
+    binary: Path
+    arguments: tuple[str, ...]
+    fds: tuple[int, ...] = ()
+
+    @property
+    def argv(self) -> tuple[str, ...]:
+        """What is executed, the program first."""
+        return (str(self.binary), *self.arguments)
+
+    def __str__(self) -> str:
+        """One line to paste into a shell."""
+        return shlex.join(self.argv)
+
+    def lines(self) -> str:
+        """The same with one option a line, still to paste into a shell."""
+        rows: list[list[str]] = [[str(self.binary)]]
+        for argument in self.arguments:
+            # Values never begin with a dash: every one is an option's own text or a path made absolute.
+            if argument.startswith("-"):
+                rows.append([argument])
+            else:
+                rows[-1].append(argument)
+        return " \\\n  ".join(shlex.join(row) for row in rows)
+
+
+def build(config: VmConfig, caps: Capabilities, accelerator: str, inputs: Inputs) -> CommandLine:
+    """The command line for one start of a VM.
+
+    `accelerator` is the verdict of `accelerator.choose`. QEMU starts paused (`-S`); the starter sends `cont`.
+    Raises `StartError` for a machine type this QEMU does not have, `ConfigError` for devices the machine has
+    no place for and for raw arguments that cannot be used.
+    """
+    machine = machine_text(config, caps)
+    found = board(caps, machine)
+    ours = [
+        *_process(config, inputs),
+        *machine_options(config, caps, found, machine, accelerator),
+        *boot_options(inputs),
+        *screen_options(config, caps, found, inputs),
+        *end_actions(),
+        *monitor_options(inputs.monitors),
+        *serial_options(config.name, machine, caps, found, inputs.serial),
+        *root_ports(caps, found),
+        *extra_devices(caps, found),
+        *agent_options(found, inputs.agent),
+        *drive_options(config.name, machine, found, inputs.drives, bootable=_firmware_picks(config, inputs)),
+        *_network(config, machine, caps, found, inputs),
+    ]
+    return CommandLine(caps.binary, _flat(merged(config, ours)), inputs.fds)
+
+
+def _process(config: VmConfig, inputs: Inputs) -> list[Option]:
+    options = [
+        Option("name", option_text(None, {"guest": config.name})),
+        Option("nodefaults"),
+        Option("no-user-config"),
+        Option("S"),
+    ]
+    if inputs.pidfile is not None:
+        options.append(Option("pidfile", str(inputs.pidfile)))
+    if inputs.incoming:
+        options.append(Option("incoming", "defer"))
+    return options
+
+
+def _firmware_picks(config: VmConfig, inputs: Inputs) -> bool:
+    """Whether drives get an order to be booted in: not beside a kernel, nor beside the user's own order."""
+    return inputs.kernel is None and not any(argument.option == "boot" for argument in config.arguments)
+
+
+def _network(
+    config: VmConfig, machine: str, caps: Capabilities, found: Board, inputs: Inputs
+) -> list[Option]:
+    # Only a VM with nothing else to boot may want to boot from the network.
+    rom = inputs.kernel is None and not inputs.drives
+    return [
+        option
+        for number, network in enumerate(config.network)
+        for option in user_network(
+            config.name, machine, caps, found, number, getattr(network, "forward", {}), rom=rom
+        )
+    ]
+
+
+def _flat(options: Sequence[Option]) -> tuple[str, ...]:
+    flat: list[str] = []
+    for option in options:
+        flat.append(f"-{option.name}")
+        if option.value is not None:
+            flat.append(option.value)
+    return tuple(flat)

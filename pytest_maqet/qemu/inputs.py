@@ -1,0 +1,81 @@
+"""What a command line is built from besides the configuration: files and descriptors made for this one start."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+#: QEMU refuses longer node names (include/block/block-common.h, qapi/block-core.json: "node-name").
+_LONGEST_NODE_NAME = 31
+
+Interface = Literal["virtio", "ide", "sata", "scsi", "nvme", "none"]
+
+
+def node_name(name: str) -> str:
+    """The name of a drive's block node: the drive's own where QEMU takes it, else one made from it.
+
+    QEMU wants a letter, then letters, digits, `-`, `.` and `_`, 31 in all.
+    """
+    if re.fullmatch(rf"[A-Za-z][A-Za-z0-9._-]{{0,{_LONGEST_NODE_NAME - 1}}}", name):
+        return name
+    readable = re.sub(r"[^A-Za-z0-9._-]", "_", name)
+    return f"d-{readable[:18]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+@dataclass(frozen=True)
+class Drive:
+    """A disk or CD drive as this start has it: `file` is the overlay, or the image itself where nothing writes.
+
+    `file` None is a CD drive without a disc. `node_name` names the block node to QMP; made from `name` when
+    left out. With `interface` "none" there is the node and no device. `volatile`: nobody needs the content
+    once the host crashes, so QEMU need not wait for the host's disk.
+    """
+
+    name: str
+    file: Path | None
+    format: str = "qcow2"
+    interface: Interface = "virtio"
+    readonly: bool = False
+    media: Literal["disk", "cdrom"] = "disk"
+    node_name: str = ""
+    volatile: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.node_name:
+            object.__setattr__(self, "node_name", node_name(self.name))
+
+
+@dataclass(frozen=True)
+class SerialPort:
+    """A serial port: `fd` is a listening unix socket, `logfile` gets all the guest sends from the first byte."""
+
+    name: str
+    fd: int
+    logfile: Path
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """All that one start brings: drives, boot files, and listening sockets as descriptors.
+
+    `incoming`: QEMU waits for a migrated state instead of booting.
+    """
+
+    drives: tuple[Drive, ...] = ()
+    kernel: Path | None = None
+    initrd: Path | None = None
+    append: str | None = None
+    monitors: tuple[int, ...] = ()
+    serial: tuple[SerialPort, ...] = ()
+    agent: int | None = None
+    pidfile: Path | None = None
+    incoming: bool = False
+
+    @property
+    def fds(self) -> tuple[int, ...]:
+        """Every descriptor QEMU must inherit under the same number."""
+        agent = () if self.agent is None else (self.agent,)
+        return (*self.monitors, *(port.fd for port in self.serial), *agent)

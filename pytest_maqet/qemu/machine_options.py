@@ -1,0 +1,135 @@
+"""The machine itself: type, accelerator, processors, memory, firmware, clock, screen, and what it boots."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+from pytest_maqet.errors import StartError
+from pytest_maqet.qemu.arguments import said_pairs
+from pytest_maqet.qemu.board import Board
+from pytest_maqet.qemu.capabilities import Capabilities
+from pytest_maqet.qemu.inputs import Inputs
+from pytest_maqet.qemu.quoting import Option, option_text
+
+if TYPE_CHECKING:
+    from pytest_maqet.config import VmConfig
+
+_MIB = 1 << 20
+#: The machine types to take where the user names none, by target; QEMU's own default where it has one.
+_USUAL = {"x86_64": "q35", "i386": "q35", "aarch64": "virt", "arm": "virt", "riscv64": "virt", "riscv32": "virt"}
+#: Free sockets for devices plugged in while the guest runs; pcie.0 itself takes none.
+_SPARE_ROOT_PORTS = 4
+
+
+def machine_text(config: VmConfig, caps: Capabilities) -> str:
+    """The whole `-machine` option of a VM: the versioned type, then the user's options for it.
+
+    A short name as "q35" becomes the versioned type it stands for today ("pc-q35-7.2"), so that a state saved
+    now is not loaded into another machine after an upgrade.
+    Raises `StartError` with the nearest names when there is no such type.
+    """
+    wanted = config.machine or ""
+    name, _, rest = wanted.partition(",")
+    options = dict(pair.partition("=")[::2] for pair in rest.split(",") if pair)
+    for key, value in said_pairs(config, "machine"):
+        if key in (None, "type"):
+            name = value
+        else:
+            options[str(key)] = value
+    name = name or _usual_machine(caps)
+    machine = caps.machine(name)
+    if machine is None:
+        raise unknown_machine(name, caps, f"VM '{config.name}'")
+    return option_text(machine.name, options)
+
+
+def unknown_machine(name: str, caps: Capabilities, who: str) -> StartError:
+    """The error for a machine type that this QEMU does not have."""
+    near = difflib.get_close_matches(name, caps.machine_names, n=3, cutoff=0.4)
+    usual = [machine.alias for machine in caps.machines if machine.alias]
+    known = ", ".join(near or [*usual, *(["microvm"] if caps.machine("microvm") else [])])
+    return StartError(
+        f"{who} wants machine type {name!r}, which {caps.binary} (QEMU {caps.version_text}) does not have",
+        hint=f"{'nearest' if near else 'there are, among others'}: {known}; all: `{caps.binary} -machine help`",
+    )
+
+
+def machine_options(
+    config: VmConfig, caps: Capabilities, found: Board, machine: str, accelerator: str
+) -> list[Option]:
+    """Type, accelerator, processor, memory, firmware and clock."""
+    options = [
+        Option("machine", machine),
+        Option("accel", accelerator),
+        *_processors(config, found, accelerator),
+        Option("m", _memory(config.memory)),
+    ]
+    if config.firmware not in (None, "bios", "uefi"):
+        options.append(Option("bios", str(config.firmware)))
+    return options
+
+
+def boot_options(inputs: Inputs) -> list[Option]:
+    """Kernel, initial RAM disk and kernel command line, where the VM boots a kernel directly."""
+    options = []
+    if inputs.kernel is not None:
+        options.append(Option("kernel", str(inputs.kernel)))
+    if inputs.initrd is not None:
+        options.append(Option("initrd", str(inputs.initrd)))
+    if inputs.append is not None:
+        options.append(Option("append", inputs.append))
+    return options
+
+
+def screen_options(config: VmConfig, caps: Capabilities, found: Board, inputs: Inputs) -> list[Option]:
+    """Where the screen is shown, and on which graphics card."""
+    vga = config.vga
+    if vga is None:
+        # A kernel booted directly talks on the serial port; an image may want to show a boot loader.
+        image_boots = bool(inputs.drives) and inputs.kernel is None
+        vga = "std" if image_boots and found.pci and "VGA" in caps.devices else "none"
+    return [Option("display", config.display), Option("vga", vga)]
+
+
+def root_ports(caps: Capabilities, found: Board) -> list[Option]:
+    """Spare root ports `hotplug0…3` on machines with PCI Express."""
+    if not found.pcie or "pcie-root-port" not in caps.devices:
+        return []
+    return [
+        Option(
+            "device",
+            option_text("pcie-root-port", {"id": f"hotplug{n}", "bus": found.pcie, "chassis": n + 1}),
+        )
+        for n in range(_SPARE_ROOT_PORTS)
+    ]
+
+
+def _usual_machine(caps: Capabilities) -> str:
+    usual = _USUAL.get(caps.target)
+    if usual is not None and caps.machine(usual) is not None:
+        return usual
+    default = caps.default_machine
+    if default is not None:
+        return default.name
+    raise StartError(
+        f"{caps.binary} has no default machine type, and the VM names none",
+        hint=f"set `machine:` to one of those that `{caps.binary} -machine help` lists",
+    )
+
+
+def _processors(config: VmConfig, found: Board, accelerator: str) -> list[Option]:
+    options = []
+    model = config.cpu.model
+    if model is None and accelerator in ("kvm", "hvf"):
+        model = "host"
+    if model is None and found.cpu_max:
+        model = "max"
+    if model is not None:
+        options.append(Option("cpu", model))
+    options.append(Option("smp", str(config.cpu.count)))
+    return options
+
+
+def _memory(size: int) -> str:
+    return f"{size // _MIB}M" if size % _MIB == 0 else f"{size}B"

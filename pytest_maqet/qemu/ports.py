@@ -1,0 +1,99 @@
+"""What connects QEMU with the host: monitors, serial ports, the agent's port and network cards.
+
+Sockets are bound by the host side and handed over as listening descriptors, so that nobody has to poll for
+them and no port is ever taken by another process in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from pytest_maqet.errors import ConfigError
+from pytest_maqet.qemu.board import Board
+from pytest_maqet.qemu.capabilities import Capabilities
+from pytest_maqet.qemu.inputs import SerialPort
+from pytest_maqet.qemu.quoting import Option, Value, option_text
+
+#: The name under which qemu-ga looks for its port.
+AGENT_PORT = "org.qemu.guest_agent.0"
+#: A PC has four places for ISA serial ports (hw/char/serial-isa.c).
+_ISA_PORTS = 4
+
+
+def listening_socket(name: str, fd: int, **more: Value) -> Option:
+    """A character device on the listening socket `fd`, called `name`; the guest never waits for a client."""
+    values: dict[str, Value] = {"id": name, "fd": fd, "server": True, "wait": False, **more}
+    return Option("chardev", option_text("socket", values))
+
+
+def monitor_options(fds: Sequence[int]) -> list[Option]:
+    """A QMP monitor on each socket: `qmp0`, `qmp1`, …; each serves one client at a time."""
+    options: list[Option] = []
+    for number, fd in enumerate(fds):
+        options.append(listening_socket(f"qmp{number}", fd))
+        options.append(Option("mon", option_text(None, {"chardev": f"qmp{number}", "mode": "control"})))
+    return options
+
+
+def serial_options(
+    vm: str, machine: str, caps: Capabilities, found: Board, ports: Sequence[SerialPort]
+) -> list[Option]:
+    """The serial ports: the first is the machine's own, the others are plugged in.
+
+    Raises `ConfigError` when the machine has no place for that many.
+    """
+    options: list[Option] = []
+    for number, port in enumerate(ports):
+        name = f"serial{number}"
+        options.append(listening_socket(name, port.fd, logfile=port.logfile, logappend=True))
+        if number == 0:
+            options.append(Option("serial", f"chardev:{name}"))
+        elif found.isa and number < _ISA_PORTS and "isa-serial" in caps.devices:
+            options.append(Option("device", option_text("isa-serial", {"chardev": name, "id": f"{name}-device"})))
+        elif found.pci and "pci-serial" in caps.devices:
+            options.append(Option("device", option_text("pci-serial", {"chardev": name, "id": f"{name}-device"})))
+        else:
+            raise ConfigError(
+                f"VM '{vm}': machine {machine} has no place for serial port '{port.name}' "
+                f"({len(ports)} are wanted)",
+                hint="name fewer ports under `serial:`, or use machine q35",
+            )
+    return options
+
+
+def agent_options(found: Board, fd: int | None) -> list[Option]:
+    """The port of the guest agent, where the machine takes virtio devices."""
+    if fd is None or found.virtio is None:
+        return []
+    return [
+        Option("device", option_text(f"virtio-serial-{found.virtio}", {"id": "ports"})),
+        listening_socket("agent", fd),
+        Option(
+            "device",
+            option_text("virtserialport", {"chardev": "agent", "name": AGENT_PORT, "id": "agent-port"}),
+        ),
+    ]
+
+
+def user_network(
+    vm: str, machine: str, caps: Capabilities, found: Board, number: int, forward: Mapping[str, int], *, rom: bool
+) -> list[Option]:
+    """Network card `net<number>` behind QEMU's own NAT, with a free host port for each forwarded guest port.
+
+    QEMU picks the host ports itself (port 0), so none can be taken in between; `info usernet` tells them.
+    `rom`: the card brings the code to boot from the network, which needs the package with those ROMs.
+    Raises `ConfigError` when the machine has no place for a card.
+    """
+    name = f"net{number}"
+    rules = [f"hostfwd=tcp:127.0.0.1:0-:{port}" for port in forward.values()]
+    netdev = Option("netdev", ",".join([option_text("user", {"id": name}), *rules]))
+    values: dict[str, Value] = {"netdev": name, "id": f"{name}-device"}
+    if found.virtio:
+        values["romfile"] = "" if found.virtio == "pci" and not rom else None
+        return [netdev, Option("device", option_text(f"virtio-net-{found.virtio}", values))]
+    if found.isa and "ne2k_isa" in caps.devices:
+        return [netdev, Option("device", option_text("ne2k_isa", values))]
+    raise ConfigError(
+        f"VM '{vm}': machine {machine} has no place for a network card that is known here",
+        hint="leave `network:` out and give `netdev` and `device` under `arguments:`, or use machine q35",
+    )

@@ -1,0 +1,68 @@
+"""Asking a QEMU program questions by QMP, in one short-lived process that runs no guest."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pytest_maqet.errors import StartError
+
+#: Seconds QEMU may take to answer; it needs some 0.05 s on an idle machine.
+_PATIENCE = 30.0
+
+
+class QuestionError(StartError):
+    """QEMU did not answer; `reason` is what it said."""
+
+    def __init__(self, message: str, *, reason: str, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.reason = reason
+
+
+def ask(
+    binary: Path, arguments: Sequence[str], commands: Sequence[tuple[str, dict[str, Any]]]
+) -> list[Any]:
+    """QEMU's answers to QMP `commands`, in order; None for a command it does not know or refuses.
+
+    `arguments` describe the machine; it is created and never run (`-S`).
+    Raises `QuestionError` when the program can't be executed, refuses its arguments, or takes too long.
+    """
+    asked = [("qmp_capabilities", {}), *commands, ("quit", {})]
+    lines = "".join(json.dumps({"execute": name, "arguments": given}) + "\n" for name, given in asked)
+    argv = [str(binary), "-S", "-nodefaults", "-no-user-config", "-display", "none", *arguments, "-qmp", "stdio"]
+    try:
+        done = subprocess.run(argv, input=lines.encode(), capture_output=True, timeout=_PATIENCE, check=False)
+    except subprocess.TimeoutExpired:
+        raise QuestionError(
+            f"{binary} did not answer in {_PATIENCE:g} s when asked what it can do", reason="no answer"
+        ) from None
+    except OSError as error:
+        raise QuestionError(
+            f"{binary} cannot be executed: {error.strerror}",
+            reason=str(error.strerror),
+            hint="a QEMU program (qemu-system-…) for this host is wanted",
+        ) from error
+    answers = _answers(done.stdout)
+    if len(answers) < len(asked):
+        reason = done.stderr.decode(errors="replace").strip() or f"exit status {done.returncode}, no message"
+        raise QuestionError(f"{binary} did not answer as a QEMU does; it said: {reason}", reason=reason)
+    return answers[1 : len(commands) + 1]
+
+
+def _answers(output: bytes) -> list[Any]:
+    answers: list[Any] = []
+    for line in output.splitlines():
+        try:
+            message = json.loads(line)
+        except ValueError:
+            continue
+        if not isinstance(message, dict):
+            continue
+        if "return" in message:
+            answers.append(message["return"])
+        elif "error" in message:
+            answers.append(None)
+    return answers
