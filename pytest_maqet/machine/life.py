@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import time
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -18,10 +19,11 @@ from pytest_maqet.deadline import Deadline
 from pytest_maqet.errors import ChannelError, GuestPanic, MaqetError, NotSupported, QMPCommandError
 from pytest_maqet.guest.agent import AgentChannel
 from pytest_maqet.guest.channel import Channel, pick
-from pytest_maqet.guest.commands import CommandRequest, CompletedCommand
+from pytest_maqet.guest.commands import END_GRACE, CommandRequest, CompletedCommand
 from pytest_maqet.guest.serial_line import SerialLine
 from pytest_maqet.guest.serial_shell import SerialShell
 from pytest_maqet.machine.monitors import claim_monitor
+from pytest_maqet.qemu.inputs import Drive
 from pytest_maqet.qemu.monitor import Monitor
 from pytest_maqet.runs.process import QemuProcess
 from pytest_maqet.runs.vm_directory import VmDirectory
@@ -43,6 +45,8 @@ class LifeFacts:
     monitors: int
     connect: tuple[str, ...]
     has_agent: bool
+    has_display: bool
+    default_ready: str | None = None
 
 
 class Life:
@@ -56,6 +60,7 @@ class Life:
         self.process = process
         self.facts = facts
         self.vitals = vitals
+        self.drives: tuple[Drive, ...] = ()
         self.lines = {name: SerialLine(directory.serial_socket(name)) for name in config.serial}
         self._monitor: Monitor | None = None
         self._claim = contextlib.ExitStack()
@@ -75,7 +80,7 @@ class Life:
             on_event=self.vitals.on_event,
             on_lost=self.vitals.pulse.beat,
         )
-        await race(self.vitals, self._monitor.connect(deadline), deadline.within(deadline.remaining + 1))
+        await race(self.vitals, self._monitor.connect(deadline), _later(deadline, 1))
 
     async def execute(self, command: str, arguments: Mapping[str, Any] | None, deadline: Deadline) -> object:
         """Execute a QMP command; QEMU's death ends it at once, a guest's panic does not."""
@@ -86,7 +91,7 @@ class Life:
         if command == "quit":
             self.vitals.end_wanted = self.vitals.end_wanted or "ended by the QMP command quit"
         work = self._monitor.execute(command, arguments, deadline)
-        return await race(self.vitals, work, deadline.within(deadline.remaining + 1), (GuestPanic,))
+        return await race(self.vitals, work, _later(deadline, 1), (GuestPanic,))
 
     async def run_state(self, deadline: Deadline) -> str:
         """QEMU's run state in the words of query-status."""
@@ -169,14 +174,39 @@ class Life:
 
     async def run(self, request: CommandRequest, deadline: Deadline) -> CompletedCommand:
         """Run a command over the picked channel; ends at once when the guest panics or QEMU dies."""
-        started = Deadline.after(0).started
+        started = time.monotonic()
         channel = await self._guarded(self.channel(deadline), deadline)
         outcome = await self._guarded(channel.run(request, deadline), deadline)
-        return CompletedCommand.from_outcome(request, outcome, duration=Deadline.after(0).started - started)
+        return CompletedCommand.from_outcome(request, outcome, duration=time.monotonic() - started)
+
+    # What conditions that ask the guest need (waiting.probed.GuestReach):
+
+    async def run_in_guest(self, command: str, deadline: Deadline) -> CompletedCommand:
+        """Run a shell command and return its result whatever its status."""
+        return await self.run(CommandRequest(command), deadline)
+
+    def has_channels(self) -> bool:
+        """Whether there is any way to run a command."""
+        return bool(self.channels)
+
+    async def host_address(self, guest_port: int) -> tuple[str, int]:
+        """As `forward`."""
+        return await self.forward(guest_port, Deadline.after(self.config.timeouts.qmp))
+
+    async def agent_answers(self, deadline: Deadline) -> str:
+        """An empty string when the guest agent answers, else why not."""
+        agent = next((channel for channel in self.channels if channel.name == "agent"), None)
+        if agent is None:
+            return "this VM has no guest agent channel: `guest: {connect: [agent]}` gives it one"
+        try:
+            await agent.probe(deadline)
+        except MaqetError as error:
+            return str(error)
+        return ""
 
     async def _guarded(self, work: Coroutine[Any, Any, T], deadline: Deadline) -> T:
         """Race `work` against the VM's failures; a channel knows its deadline and words its time-out itself."""
-        return await race(self.vitals, work, deadline.within(deadline.remaining + 5), even_excused=True)
+        return await race(self.vitals, work, _later(deadline, END_GRACE + 1), even_excused=True)
 
     # -- the end -------------------------------------------------------------------------------------------
 
@@ -185,6 +215,11 @@ class Life:
         with contextlib.suppress(MaqetError, QMPCommandError, TimeoutError):
             await self.execute("quit", None, deadline)
         await self.wait_exit(deadline)
+
+    async def finish(self) -> None:
+        """The guest has powered off and QEMU stands paused: end QEMU too."""
+        self.vitals.end_wanted = self.vitals.end_wanted or "the guest powered off"
+        await self.quit(Deadline.after(self.config.timeouts.qmp))
 
     async def wait_exit(self, deadline: Deadline) -> bool:
         """Whether QEMU's process has ended before the deadline."""
@@ -207,3 +242,8 @@ class Life:
             self._monitor = None
         self._claim.close()
         self.vitals.unfollow()
+
+
+def _later(deadline: Deadline, seconds: float) -> Deadline:
+    """For work that ends at its deadline by itself, and words its error better than a race could."""
+    return Deadline.after(deadline.remaining + seconds)

@@ -36,6 +36,10 @@ class GuestReach(Protocol):
         """Whether the VM has any way to run a command."""
         ...
 
+    async def agent_answers(self, deadline: Deadline) -> str:
+        """An empty string when the guest agent answers, else why not."""
+        ...
+
     async def host_address(self, guest_port: int) -> tuple[str, int]:
         """Where the host reaches this port of the guest; NotSupported without a forward."""
         ...
@@ -95,6 +99,26 @@ class CommandStatus(_Polled):
         output = f"{self._result.stdout!s}{self._result.stderr!s}".strip()[-500:]
         self._seen = f"status {self._result.returncode}, output {output!r}"
         return (self._result.returncode == 0) is self._wanted
+
+
+class AgentAnswers(_Polled):
+    """The guest agent answers a ping; value: None. To connect proves nothing: it succeeds without an agent."""
+
+    def __init__(self, reach: GuestReach, deadline: Deadline) -> None:
+        super().__init__(deadline)
+        self._reach = reach
+
+    def describe(self) -> str:
+        """Speak of it as users do."""
+        return "the guest agent to answer"
+
+    async def hold(self) -> None:
+        """Ping again and again."""
+        await self._until(self._look)
+
+    async def _look(self) -> bool:
+        self._seen = await self._reach.agent_answers(self._deadline)
+        return not self._seen
 
 
 class PortOpen(_Polled):

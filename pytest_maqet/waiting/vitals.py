@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pytest_maqet.deadline import Deadline
 from pytest_maqet.errors import QemuDied
 from pytest_maqet.file_watch import lease_watch, release_watch
 from pytest_maqet.guest.console_log import ConsoleLog
 from pytest_maqet.loop import Pulse
 from pytest_maqet.qemu.events import Mailbox
-from pytest_maqet.runs.exit_status import Exit
+from pytest_maqet.runs.exit_status import Exit, read_exit
 from pytest_maqet.runs.process import QemuProcess
 from pytest_maqet.waiting.failures import FailureWatch
 
@@ -32,10 +33,11 @@ class Vitals:
         logs: Mapping[str, Path],
         fail_on: tuple[tuple[str, str], ...],
         stderr_log: Path,
+        mailbox: Mailbox | None = None,
     ) -> None:
         self.vm_name = vm_name
         self.pulse = Pulse()
-        self.mailbox = Mailbox()
+        self.mailbox = mailbox or Mailbox()
         self.consoles = {name: ConsoleLog(path, self._console_grew) for name, path in logs.items()}
         self.failures = FailureWatch(vm_name, fail_on, self.context)
         self.exit: Exit | None = None
@@ -99,6 +101,15 @@ class Vitals:
         for console in self.consoles.values():
             console.read()
 
+    async def changed(self, deadline: Deadline) -> bool:
+        """Wait until anything changed; false when the deadline came first."""
+        try:
+            async with asyncio.timeout(deadline.remaining):
+                await self.pulse.wait()
+        except TimeoutError:
+            return False
+        return True
+
     def mark(self) -> None:
         """A new test begins."""
         self.mailbox.mark()
@@ -155,7 +166,7 @@ class Vitals:
         """QEMU is a zombie now; its keeper writes down how it ended within milliseconds."""
         if self._process is None or self.exit is not None:
             return
-        self.exit = self._process.exit(wait=0.0)
+        self.exit = read_exit(self._process.directory)
         if self.exit is None and attempt < 200:  # 1 s in all: a keeper that was killed writes nothing
             self._loop.call_later(0.005, self._note_exit, attempt + 1)
             return

@@ -1,0 +1,47 @@
+# Everything a fresh Debian or Ubuntu needs is installed by the targets themselves; root or sudo is needed for
+# the system packages, and only when one is missing.
+
+VENV ?= .venv
+PYTHON ?= python3
+BIN = $(VENV)/bin
+SYSTEM_PACKAGES = qemu-system-x86 qemu-utils nasm
+
+.PHONY: help setup demo test lint check tests bench guest clean
+
+help:
+	@echo 'make demo    set everything up and run examples/quickstart against real virtual machines'
+	@echo 'make test    set everything up, check style, types and import rules, and run the test suite'
+	@echo 'make bench   run the benchmarks of tests/performance and print their figures'
+	@echo 'make clean   remove the virtual environment and what the tests left'
+
+demo: guest
+	cd examples/quickstart && ../../$(BIN)/python -m pytest -v -p no:cacheprovider
+
+test: setup lint tests
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: pyproject.toml scripts/system-packages
+	scripts/system-packages $(SYSTEM_PACKAGES)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+guest: setup
+	$(BIN)/pytest-maqet guest build
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+tests: guest
+	$(BIN)/python -m pytest -n auto
+
+bench: guest
+	$(BIN)/python tests/performance/run.py
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .maqet

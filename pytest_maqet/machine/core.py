@@ -1,0 +1,225 @@
+"""What stands behind every call of a handle: the loop, deadlines, marks, ready, failures, and the end.
+
+Tests use `VirtualMachine`, the manager uses this: marks, health, relaunch and close are its business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pytest_maqet.config import ReadyWait, VmConfig
+from pytest_maqet.deadline import Deadline
+from pytest_maqet.errors import MaqetError, NotSupported
+from pytest_maqet.loop import lease_loop, release_loop
+from pytest_maqet.machine import power, ready, starting
+from pytest_maqet.machine.cursors import Cursors
+from pytest_maqet.machine.host import Host
+from pytest_maqet.machine.life import Life
+from pytest_maqet.machine.removal import remove_tree
+from pytest_maqet.runs.locks import held_lock
+from pytest_maqet.waiting.engine import Condition, race
+
+T = TypeVar("T")
+
+
+class MachineCore:
+    """The inner side of a VM's handle."""
+
+    def __init__(self, config: VmConfig, host: Host, life: Life, *, owned: bool = True) -> None:
+        self.config = config
+        self.host = host
+        self.life = life
+        self.cursors = Cursors()
+        self.artifacts_folder: Path = host.artifacts / config.name
+        self._raw_marks: dict[str, int] = {}
+        self._loop = lease_loop()
+        self._owned = owned
+        self._exclusive = False
+        self._closed = False
+
+    # -- the loop and the clock ----------------------------------------------------------------------------
+
+    def on_loop(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the loop and block for its value."""
+        return self._loop.run(work)
+
+    def call_on_loop(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Call a plain function on the loop's thread and block for its value."""
+
+        async def call() -> T:
+            return function(*arguments)
+
+        return self._loop.run(call())
+
+    def deadline(self, timeout: float | None, default: float) -> Deadline:
+        """The deadline of one public call, scaled as `--maqet-timeout-scale` wants it."""
+        seconds = default if timeout is None else timeout
+        return Deadline.after(seconds, self.host.scale(self.life.facts.accelerator))
+
+    def pause_watchfully(self, seconds: float) -> None:
+        """Sleep for a poll; raises at once when the VM fails meanwhile."""
+        with suppress(TimeoutError):
+            self.on_loop(race(self.life.vitals, asyncio.sleep(seconds), Deadline.after(seconds + 1)))
+
+    # -- marks and consoles --------------------------------------------------------------------------------
+
+    def set_mark(self) -> None:
+        """A test begins: waits start from here."""
+        self.call_on_loop(self.life.vitals.mark)
+        self.cursors.mark(self.console_ends())
+        self._raw_marks = self.call_on_loop(
+            lambda: {name: log.raw_end for name, log in self.life.vitals.consoles.items()}
+        )
+
+    def console_ends(self) -> dict[str, int]:
+        """How far each console has come."""
+
+        def ends() -> dict[str, int]:
+            self.life.vitals.read_consoles()
+            return {name: log.end for name, log in self.life.vitals.consoles.items()}
+
+        return self.call_on_loop(ends)
+
+    def console_name(self, name: str | None) -> str:
+        """The console of that name, or the first; NotSupported when there is none."""
+        known = self.life.vitals.consoles
+        if not known:
+            raise NotSupported(f"{self.config.name} has no serial port", hint="`serial: [main]` gives it one")
+        if name is None:
+            return next(iter(known))
+        if name not in known:
+            raise NotSupported(f"{self.config.name} has no serial port {name!r}, it has: {', '.join(known)}")
+        return name
+
+    def console_position(self, name: str, since: str) -> int:
+        """Where a wait with this `since` begins to search."""
+        if since == "start":
+            return 0
+        if since == "now":
+            return self.console_ends()[name]
+        if since != "mark":
+            raise ValueError(f'since must be "mark", "start" or "now", not {since!r}')
+        return self.cursors.get(name)
+
+    def raw_mark(self, name: str) -> int:
+        """The mark in bytes of the log."""
+        return self._raw_marks.get(name, 0)
+
+    # -- ready ---------------------------------------------------------------------------------------------
+
+    def wait_ready(self, timeout: float | None = None, starts: dict[str, int] | None = None) -> None:
+        """Wait for the `ready:` list; console patterns are searched from `starts` (default: the cursors)."""
+        ready.wait_ready(self, timeout, starts)
+
+    def ready_list(self) -> tuple[ReadyWait, ...]:
+        """The configured list, or what a built-in guest says of itself."""
+        if self.config.ready is not None:
+            return self.config.ready
+        pattern = self.life.facts.default_ready
+        if pattern is None or not self.config.serial:
+            return ()
+        return (ReadyWait(kind="console", arguments={"pattern": pattern}),)
+
+    def wait_all(self, conditions: list[Condition[Any]], deadline: Deadline) -> list[Any]:
+        """Wait for all of these at once."""
+        return self.on_loop(ready.hold_all(self.life.vitals, conditions, deadline))
+
+    # -- failures ------------------------------------------------------------------------------------------
+
+    def unseen_failure(self) -> MaqetError | None:
+        """A panic or `fail_on` pattern of this test that no wait raised; it counts as seen after this call."""
+
+        def find() -> MaqetError | None:
+            if self.life.vitals.exit is None:
+                self.life.vitals.read_consoles()
+            failure = self.life.vitals.failures.unseen()
+            if failure is None:
+                return None
+            failure.seen = True
+            return failure.error()
+
+        return self.call_on_loop(find)
+
+    def health(self) -> str | None:
+        """None for a VM the next test can use, else what is wrong with it in words."""
+        if self._closed:
+            return "closed"
+        vitals = self.life.vitals
+        if vitals.exit is not None:
+            return vitals.end_wanted or f"QEMU died: {vitals.exit.reason}"
+        if vitals.failures.panicked:
+            return "the guest had panicked"
+        try:
+            state = self.on_loop(self.life.run_state(self.deadline(None, self.config.timeouts.qmp)))
+        except MaqetError as error:
+            return f"QEMU does not answer: {error.message.splitlines()[0]}"
+        return None if state == "running" else f"it was left in the state {state!r}"
+
+    # -- starting again, sharing, ending -------------------------------------------------------------------
+
+    def boot_again(self, config: VmConfig) -> None:
+        """A new QEMU on the current disks, in the same directory."""
+        old = self.life
+        self.on_loop(old.disconnect())
+        old.process.dismiss(power.QUIT_TIME)
+        self.config = config
+        self.life = starting.start_again(old, config, self.host, self._loop)
+
+    def relaunch(self) -> None:
+        """A fresh, pristine QEMU behind the same handle, ready."""
+        self._end_life()
+        self.life = starting.new_life(self.config, self.host, self._loop)
+        self.cursors.mark({})
+        self.wait_ready()
+
+    def refuse_unless_exclusive(self, call: str) -> None:
+        """A VM of scope `run` belongs to all workers: its power is touched by one that holds it alone."""
+        if self.config.scope == "run" and not self._exclusive:
+            raise NotSupported(
+                f"{self.config.name} is shared by all workers of this run (`scope: run`): {call}() would hit "
+                "every one of them",
+                hint="hold it alone meanwhile: with vm.exclusive(): …, or mark the test "
+                "@pytest.mark.maqet(exclusive=True)",
+            )
+
+    @contextmanager
+    def hold_exclusively(self, timeout: float) -> Iterator[None]:
+        """See `VirtualMachine.exclusive`."""
+        lock = self.host.run.lock_path(f"exclusive-{self.config.name}-{self.config.key[:16]}")
+        what = f"the VM {self.config.name} for oneself"
+        with held_lock(lock, timeout=timeout, what=what, owner=self.config.name):
+            self._exclusive = True
+            try:
+                yield
+            finally:
+                self._exclusive = False
+
+    def close(self) -> None:
+        """End the VM (or, for one that another process started, our use of it) and give everything back.
+
+        Bounded in time, idempotent, raises nothing that a test could mend.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self._end_life()
+        finally:
+            release_loop(self._loop)
+
+    def _end_life(self) -> None:
+        life = self.life
+        if self._owned and self.config.teardown == "stop" and life.vitals.exit is None:
+            with suppress(MaqetError, TimeoutError):
+                self.on_loop(power.stop(life, self.deadline(None, self.config.timeouts.stop)))
+        life.vitals.end_wanted = life.vitals.end_wanted or "the VM was torn down"
+        self.on_loop(life.disconnect())
+        if self._owned:
+            life.process.dismiss(power.QUIT_TIME)
+            remove_tree(life.directory.path)
+        life.process.close()
+

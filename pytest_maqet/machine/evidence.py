@@ -1,0 +1,92 @@
+"""What a failed test is shown of a VM, and what is kept of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_maqet.errors import MaqetError
+from pytest_maqet.storage.report import storage_info as report_storage
+
+if TYPE_CHECKING:
+    from pytest_maqet.machine.core import MachineCore
+
+#: How much of the console and of QEMU's events a report shows.
+CONSOLE_LINES = 40
+EVENTS = 30
+#: A screenshot is a courtesy: it may take this long, in seconds.
+SCREENSHOT_TIME = 5.0
+
+
+def report_sections(vm: MachineCore) -> list[tuple[str, str]]:
+    """Title and text of each section, in the order to read them."""
+    name = vm.config.name
+    vitals = vm.life.vitals
+
+    def collect() -> list[tuple[str, str]]:
+        sections = [
+            (f"console of {name}" if key == next(iter(vitals.consoles)) else f"console {key} of {name}", tail)
+            for key, log in vitals.consoles.items()
+            if (tail := log.tail(CONSOLE_LINES))
+        ]
+        events = "\n".join(_event_line(event.message) for event in vitals.mailbox.since(0)[-EVENTS:])
+        if events:
+            sections.append((f"QMP events of {name}", events))
+        if said := vitals.stderr_tail():
+            sections.append((f"QEMU's stderr of {name}", said))
+        return sections
+
+    sections = vm.call_on_loop(collect)
+    ended = f"\nQEMU: {vitals.exit.reason}" if vitals.exit is not None else ""
+    facts = vm.life.facts
+    sections.append((f"QEMU command line of {name} ({facts.started_by}, {facts.accelerator})", facts.command_line + ended))
+    return sections
+
+
+def save(vm: MachineCore, folder: Path) -> list[Path]:
+    """Write everything there is about the VM into `folder` and return the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    name = vm.config.name
+    directory = vm.life.directory
+    saved: list[Path] = []
+    sources = [(f"{name}-stderr.log", directory.stderr_log)]
+    sources += [(f"{name}-console-{key}.log", log.path) for key, log in vm.life.vitals.consoles.items()]
+    for target, source in sources:
+        with suppress(OSError):
+            if source.stat().st_size:
+                saved.append(Path(shutil.copyfile(source, folder / target)))
+    events = vm.call_on_loop(lambda: vm.life.vitals.mailbox.since(0))
+    texts = {
+        f"{name}-events.jsonl": "".join(json.dumps(dict(event.message)) + "\n" for event in events),
+        f"{name}-command-line.txt": vm.life.facts.command_line + "\n",
+    }
+    for target, text in texts.items():
+        if text:
+            (folder / target).write_text(text)
+            saved.append(folder / target)
+    return saved + _screenshot(vm, folder / f"{name}-screen.png")
+
+
+def storage_info(vm: MachineCore) -> list[dict[str, Any]]:
+    """See `VirtualMachine.storage_info`."""
+    return report_storage(vm.life.drives)
+
+
+def _screenshot(vm: MachineCore, target: Path) -> list[Path]:
+    if vm.life.vitals.exit is not None or not vm.life.facts.has_display:
+        return []
+    deadline = vm.deadline(SCREENSHOT_TIME, SCREENSHOT_TIME)
+    arguments = {"filename": str(target.absolute()), "format": "png"}
+    with suppress(MaqetError, TimeoutError):
+        vm.on_loop(vm.life.execute("screendump", arguments, deadline))
+    return [target] if target.exists() else []
+
+
+def _event_line(message: Any) -> str:
+    stamp = message.get("timestamp", {})
+    seconds = stamp.get("seconds", 0) + stamp.get("microseconds", 0) / 1e6
+    data = f" {json.dumps(message['data'])}" if message.get("data") else ""
+    return f"{seconds:.3f} {message['event']}{data}"

@@ -1,0 +1,92 @@
+"""Power: stop, power down, reboot, reset, pause, resume, kill."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from pytest_maqet.deadline import Deadline
+from pytest_maqet.errors import ChannelError, MaqetError, WaitTimeout
+from pytest_maqet.guest.commands import CommandRequest
+from pytest_maqet.waiting.engine import wait_for
+from pytest_maqet.waiting.pushed import EventCame, GuestShutdown
+
+if TYPE_CHECKING:
+    from pytest_maqet.machine.life import Life
+    from pytest_maqet.machine.virtual_machine import VirtualMachine
+
+#: QEMU answers `quit` and is gone within this many seconds, or it is killed.
+QUIT_TIME = 2.0
+
+#: States out of which a reset guest has to be continued by hand (`-action panic=pause,shutdown=pause`).
+_HALTED = {"guest-panicked", "shutdown", "internal-error", "io-error"}
+
+
+async def stop(life: Life, deadline: Deadline) -> None:
+    """ACPI power button, then `quit`, then SIGKILL; returns when QEMU's process has ended."""
+    life.vitals.end_wanted = "stopped by vm.stop()"
+    with suppress(MaqetError, TimeoutError):
+        if await life.run_state(deadline) == "running":
+            await life.execute("system_powerdown", None, deadline)
+            await wait_for(life.vitals, GuestShutdown(life.vitals), deadline)
+    await end(life)
+
+
+async def end(life: Life) -> None:
+    """`quit`, then SIGKILL; returns when QEMU's process has ended."""
+    await life.quit(Deadline.after(QUIT_TIME))
+    if life.vitals.exit is None:
+        life.process.kill()
+        await life.wait_exit(Deadline.after(QUIT_TIME))
+
+
+async def kill(life: Life) -> None:
+    """SIGKILL: the power cut. Nothing is flushed."""
+    life.vitals.end_wanted = "killed by vm.kill()"
+    life.process.kill()
+    await life.wait_exit(Deadline.after(QUIT_TIME))
+
+
+async def powerdown(life: Life, deadline: Deadline) -> None:
+    """Press the ACPI power button; what the guest makes of it is its own affair."""
+    await life.execute("system_powerdown", None, deadline)
+
+
+async def reset(life: Life, deadline: Deadline) -> None:
+    """Press the reset button; a guest that had panicked or powered off runs again."""
+    halted = await life.run_state(deadline) in _HALTED
+    life.forget_channel()
+    await life.execute("system_reset", None, deadline)
+    if halted:
+        await life.execute("cont", None, deadline)
+
+
+def reboot(vm: VirtualMachine, deadline: Deadline) -> None:
+    """Ask the guest to reboot, by the command `reboot`; returns when it has reset itself."""
+    life = vm.life
+    before = vm.call_on_loop(lambda: life.vitals.mailbox.count)
+    request = CommandRequest("sync; reboot || /sbin/reboot -f")
+    # The connection may break, or the answer never come, when the guest obeys at once.
+    with suppress(ChannelError, WaitTimeout):
+        vm.on_loop(_ask_to_reboot(life, request, before, deadline))
+    life.forget_channel()
+    vm.on_loop(_await_reset(life, before, deadline))
+
+
+async def _ask_to_reboot(life: Life, request: CommandRequest, before: int, deadline: Deadline) -> None:
+    asking = asyncio.ensure_future(life.run(request, deadline))
+    came = asyncio.ensure_future(EventCame(life.vitals, "RESET", {}, before).hold())
+    try:
+        await asyncio.wait({asking, came}, timeout=deadline.remaining, return_when=asyncio.FIRST_COMPLETED)
+        if asking.done():
+            asking.result()
+    finally:
+        asking.cancel()
+        came.cancel()
+        await asyncio.gather(asking, came, return_exceptions=True)
+
+
+async def _await_reset(life: Life, before: int, deadline: Deadline) -> None:
+    event = EventCame(life.vitals, "RESET", {}, before)
+    await wait_for(life.vitals, event, deadline)

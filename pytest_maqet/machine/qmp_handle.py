@@ -1,0 +1,100 @@
+"""`vm.qmp`: QMP commands and events, blocking."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from pytest_maqet.deadline import Deadline
+from pytest_maqet.loop import Pulse
+from pytest_maqet.waiting.engine import race, timed_out
+
+if TYPE_CHECKING:
+    from pytest_maqet.machine.virtual_machine import VirtualMachine
+
+
+class EventStream:
+    """The events of a `with vm.qmp.events(…)` block, one after the other."""
+
+    def __init__(self, vm: VirtualMachine, names: tuple[str, ...]) -> None:
+        self._vm = vm
+        self._names = names
+        self._waiting: deque[Mapping[str, Any]] = deque()
+        self._pulse = Pulse()
+
+    def take_in(self, message: Mapping[str, Any]) -> None:
+        """Called on the loop with each event."""
+        if not self._names or message["event"] in self._names:
+            self._waiting.append(message)
+            self._pulse.beat()
+
+    def get(self, timeout: float | None = None) -> Mapping[str, Any]:
+        """The next event, waiting up to `timeout` seconds (default: `timeouts: wait`) for it.
+
+        Raises WaitTimeout, or the VM's failure when the guest panics or QEMU dies meanwhile.
+        """
+        deadline = self._vm.deadline(timeout, self._vm.config.timeouts.wait)
+        return self._vm.on_loop(self._next(deadline))
+
+    async def _next(self, deadline: Deadline) -> Mapping[str, Any]:
+        vitals = self._vm.life.vitals
+        try:
+            await race(vitals, self._some(), deadline)
+        except TimeoutError:
+            what = f"a QMP event out of {', '.join(self._names) or 'all'}"
+            raise timed_out(vitals, what, "none came", deadline) from None
+        return self._waiting.popleft()
+
+    async def _some(self) -> None:
+        while not self._waiting:
+            await self._pulse.wait()
+
+
+class QmpHandle:
+    """QMP of one VM, as docs/interop/qmp-spec.rst and the QMP reference of QEMU tell it."""
+
+    def __init__(self, vm: VirtualMachine) -> None:
+        self._vm = vm
+
+    def execute(self, command: str, /, *, timeout: float | None = None, **arguments: Any) -> Any:
+        """Execute a QMP command and return QEMU's `return` value.
+
+        Argument names take `_` for `-` where QEMU's name has one: `execute("human-monitor-command",
+        command_line="info usernet")`. `timeout` in seconds, by default `timeouts: qmp`. Raises QMPCommandError
+        (class, description, command), QemuDied when QEMU ends meanwhile, WaitTimeout.
+        """
+        vm = self._vm
+        deadline = vm.deadline(timeout, vm.config.timeouts.qmp)
+        spelled = {self._spelled(command, name): value for name, value in arguments.items()}
+        return vm.on_loop(vm.life.execute(command, spelled, deadline))
+
+    def schema(self) -> Any:
+        """QEMU's own description of all its commands and events (query-qmp-schema)."""
+        return self.execute("query-qmp-schema")
+
+    @contextmanager
+    def events(self, *names: str) -> Iterator[EventStream]:
+        """Collect events of these names (all, without names) from here to the end of the block.
+
+        Independent of `vm.wait.event`: an event seen here is still in the mailbox.
+        """
+        stream = EventStream(self._vm, names)
+        end = self._vm.call_on_loop(self._vm.life.vitals.listen, stream.take_in)
+        try:
+            yield stream
+        finally:
+            self._vm.call_on_loop(end)
+
+    def _spelled(self, command: str, name: str) -> str:
+        # Nearly all of QEMU's argument names have dashes; the few with underscores are in old commands.
+        if "_" not in name or command in _UNDERSCORED:
+            return name
+        return name.replace("_", "-")
+
+
+#: Commands with an underscore in an argument's name (qapi/pragma.json: "member-name-exceptions" and older).
+_UNDERSCORED = frozenset({"device_add", "netdev_add", "object-add", "query-cpu-definitions", "migrate-set-parameters"})
+
+
