@@ -1,0 +1,321 @@
+"""The keeper: QEMU's parent, which ends it when its owner is gone.
+
+A stand-alone script, started as `python -I -S keeper.py` with a job on stdin; the rest of the package only
+imports the file names below. There is one keeper for each VM:
+
+1. it takes the lease of the VM's owner exclusively, without waiting: success means the owner is dead already;
+2. it starts QEMU, which the kernel kills when the keeper dies (`PR_SET_PDEATHSIG`), and reports its pid;
+3. it sleeps until QEMU ends (writes `exit`, *then* reaps: no `exit` file means the pid is still QEMU's),
+   until the lease is free (nobody is left: ends QEMU, removes what is big, keeps what explains) or until
+   SIGTERM (the owner is done with the VM: ends QEMU and removes nothing).
+
+How quickly a VM starts depends on what is imported here before `os.fork`: `json` and `signal` together double
+the time a bare interpreter needs, so the job has a format of its own and `signal` comes after QEMU is on its way.
+Facts: prctl(2), flock(2), fcntl(2), waitid(2), pidfd_open(2).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+
+PID_FILE = "pid"
+EXIT_FILE = "exit"
+KEEP_FILE = "keep"
+KEEPER_LOCK = "keeper.lock"
+STDERR_LOG = "stderr.log"
+
+#: The last field of a complete job.
+END_OF_JOB = b"."
+#: What a lost VM leaves behind for nobody: disks, RAM, firmware variables. Sockets go as well.
+VOLATILE = (".qcow2", ".raw", ".ram", ".state", ".iso", ".fd")
+#: Room for the exit status, taken before QEMU starts so that a disk it fills cannot hide why it died.
+EXIT_FILE_BYTES = 128
+
+_PR_SET_PDEATHSIG = 1
+_SIGKILL = 9
+_SIGPIPE = 13
+_SIGXFSZ = 25
+_SOCKET_TYPE = 0o140000
+_TYPE_MASK = 0o170000
+
+
+class Job:
+    """What to run, for whom, and where; all strings are bytes, so that no locale can come between."""
+
+    def __init__(self) -> None:
+        self.argv: list[bytes] = []
+        self.directory = b""
+        self.lease = b""
+        self.cwd = b""
+        self.env: dict[bytes, bytes] | None = None
+        self.fds: list[int] = []
+
+    def path(self, name: str) -> bytes:
+        """The path of a file in the VM's directory."""
+        return os.path.join(self.directory, name.encode())  # noqa: PTH118 - pathlib costs 10 ms here
+
+
+def read_job(fd: int) -> Job | None:
+    """The job that the launcher wrote, or None when it died before it had written all of it.
+
+    Fields end with NUL, and their first byte says what they are: `a`rgument of QEMU, VM `d`irectory,
+    `l`ease, `c`urrent directory, `e`nvironment (NAME=VALUE; none at all: inherited), `x` (the environment
+    is not inherited), `f`ile descriptor that QEMU gets.
+    """
+    text = b""
+    while chunk := os.read(fd, 1 << 16):
+        text += chunk
+    fields = text.split(b"\0")
+    if fields.pop() != END_OF_JOB:
+        return None
+    job = Job()
+    for field in fields:
+        _take(job, field[:1], field[1:])
+    return job
+
+
+def _take(job: Job, kind: bytes, value: bytes) -> None:
+    if kind == b"a":
+        job.argv.append(value)
+    elif kind == b"d":
+        job.directory = value
+    elif kind == b"l":
+        job.lease = value
+    elif kind == b"c":
+        job.cwd = value
+    elif kind == b"f":
+        job.fds.append(int(value))
+    elif kind == b"x":
+        job.env = {}
+    elif kind == b"e" and job.env is not None:
+        name, _, content = value.partition(b"=")
+        job.env[name] = content
+
+
+def start_qemu(job: Job) -> tuple[int, int]:
+    """Fork and exec QEMU; returns its pid and a pipe that says the errno if the exec failed, else ends."""
+    import ctypes
+
+    libc = ctypes.CDLL(None)
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    log = os.open(job.path(STDERR_LOG), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    failure, tell_failure = os.pipe()
+    keeper = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            libc.prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
+            if os.getppid() != keeper:  # it died before prctl, which tells us nothing about the past
+                os._exit(1)
+            # Python ignores these two, and an ignored signal stays ignored across exec.
+            libc.signal(_SIGPIPE, None)
+            libc.signal(_SIGXFSZ, None)
+            # A group of its own, so that what QEMU itself starts can be ended with it.
+            os.setpgid(0, 0)
+            _exec(job, null, log)
+        except OSError as error:
+            os.write(tell_failure, str(error.errno).encode())
+        finally:
+            os._exit(127)
+    for fd in (null, log, tell_failure, *job.fds):
+        os.close(fd)
+    return pid, failure
+
+
+def _exec(job: Job, null: int, log: int) -> None:
+    os.dup2(null, 0)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    for fd in job.fds:
+        os.set_inheritable(fd, True)
+    os.chdir(job.cwd)
+    os.execvpe(job.argv[0], job.argv, os.environb if job.env is None else job.env)  # noqa: S606 - no shell is the point
+
+
+class Keeper:
+    """One running QEMU and the three things that can happen to it."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._pid = 0
+        self._ended = False
+        self._kept = False
+
+    def run(self) -> None:
+        """Start QEMU and stay until nobody needs its directory any more."""
+        lease = os.open(self._job.lease, os.O_RDWR | os.O_CLOEXEC)
+        if _lock_now(lease):
+            return
+        # A POSIX lock, because others can ask the kernel whose it is (F_GETLK). Any close() of the file in
+        # this process would drop it: it is opened here and nowhere else.
+        guard = os.open(self._job.path(KEEPER_LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.lockf(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._reserve_exit()
+        self._pid, failure = start_qemu(self._job)
+        # From here on QEMU is busy with its own start, on another core: what is slow comes now.
+        signals = _signal_pipe()
+        if answer := os.read(failure, 16):
+            os.waitpid(self._pid, 0)
+            self._write_exit(f'{{"code": null, "signal": null, "errno": {int(answer)}}}')
+            _report(f"errno {int(answer)}")
+            return
+        os.close(failure)
+        _write_new(self._job.path(PID_FILE), f"{self._pid}\n")
+        _report(f"pid {self._pid}")
+        _close_stdio()
+        self._watch(lease, signals)
+
+    def _watch(self, lease: int, signals: int) -> None:
+        import _thread
+        import select
+
+        nobody_left, tell = os.pipe()
+        # Only now: PR_SET_PDEATHSIG means the thread that forked, and that has to be the main one.
+        _thread.start_new_thread(_wait_for_lease, (lease, tell))
+        qemu = os.pidfd_open(self._pid)
+        poll = select.poll()
+        for fd in (signals, nobody_left, qemu):
+            poll.register(fd, select.POLLIN)
+        while True:
+            ready = {fd for fd, _ in poll.poll()}
+            if qemu in ready:
+                poll.unregister(qemu)
+                self._record_exit(cause=None)
+                if self._kept:
+                    self._remove_volatile()
+                    return
+            if nobody_left in ready:
+                poll.unregister(nobody_left)
+                self._kept = not self._ended and os.path.lexists(self._job.path(KEEP_FILE))  # noqa: PTH110
+                if not self._kept:
+                    self._end("its owner was gone")
+                    self._remove_volatile()
+                    return
+            if signals in ready:
+                self._end("its owner was done with it")
+                return
+
+    def _end(self, cause: str) -> None:
+        if not self._ended:
+            os.kill(self._pid, _SIGKILL)  # safe: not reaped, so the pid is QEMU's
+            self._record_exit(cause)
+
+    def _record_exit(self, cause: str | None) -> None:
+        found = os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOWAIT)
+        assert found is not None
+        if found.si_code == os.CLD_EXITED:
+            text = f'{{"code": {found.si_status}, "signal": null}}'
+        elif cause and found.si_status == _SIGKILL:
+            text = f'{{"code": null, "signal": {found.si_status}, "cause": "{cause}"}}'
+        else:
+            text = f'{{"code": null, "signal": {found.si_status}}}'
+        self._write_exit(text)
+        try:
+            os.killpg(self._pid, _SIGKILL)  # whatever QEMU had started itself
+        except OSError:
+            pass
+        os.waitpid(self._pid, 0)
+        self._ended = True
+
+    def _reserve_exit(self) -> None:
+        _write_new(self._job.path(EXIT_FILE + ".new"), " " * EXIT_FILE_BYTES)
+
+    def _write_exit(self, text: str) -> None:
+        reserved = self._job.path(EXIT_FILE + ".new")
+        try:
+            fd = os.open(reserved, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            os.write(fd, text.ljust(EXIT_FILE_BYTES).encode())
+            os.close(fd)
+            os.rename(reserved, self._job.path(EXIT_FILE))  # noqa: PTH104
+        except OSError as error:  # the directory was removed under us: nobody is left who could read it
+            _complain(f"the exit status {text} could not be written: {error}")
+
+    def _remove_volatile(self) -> None:
+        try:
+            entries = list(os.scandir(self._job.directory))
+        except OSError:
+            return
+        for entry in entries:
+            try:
+                is_socket = entry.stat(follow_symlinks=False).st_mode & _TYPE_MASK == _SOCKET_TYPE
+                if is_socket or os.fsdecode(entry.name).endswith(VOLATILE):
+                    os.unlink(entry.path)  # noqa: PTH108 - the link itself, never what it leads to
+            except OSError as error:
+                _complain(f"{os.fsdecode(entry.name)} could not be removed: {error}")
+
+
+def _lock_now(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _wait_for_lease(lease: int, tell: int) -> None:
+    fcntl.flock(lease, fcntl.LOCK_EX)
+    # Every keeper of this lease waits in the same queue: let the next one through at once.
+    os.close(lease)
+    os.write(tell, b"!")
+
+
+def _signal_pipe() -> int:
+    """A descriptor that becomes readable when this process is asked to end."""
+    import signal
+
+    ready, wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    signal.set_wakeup_fd(wake)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda *_: None)
+    # The thread that launched us may have had them blocked, and a mask is inherited.
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    return ready
+
+
+def _write_new(path: bytes, text: str) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    os.write(fd, text.encode())
+    os.close(fd)
+
+
+def _report(text: str) -> None:
+    try:
+        os.write(1, text.encode() + b"\n")
+    except OSError:  # the launcher is gone; the lease tells the rest
+        pass
+
+
+def _complain(text: str) -> None:
+    try:
+        os.write(2, f"keeper: {text}\n".encode(errors="replace"))
+    except OSError:
+        pass
+
+
+def _close_stdio() -> None:
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    os.close(null)
+
+
+def main() -> None:
+    """Read the job, do it, and say on stdout and in the log when it cannot be done."""
+    os.umask(0o077)
+    os.chdir("/")
+    job = read_job(0)
+    if job is None:
+        return
+    try:
+        Keeper(job).run()
+    except OSError as error:
+        _complain(str(error))
+        _report(f"keeper {error}")
+
+
+if __name__ == "__main__":
+    main()
+    sys.stdout = None  # type: ignore[assignment] - nothing is buffered, nothing to flush
+    os._exit(0)

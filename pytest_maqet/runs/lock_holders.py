@@ -1,0 +1,47 @@
+"""Whose a POSIX lock is, and the process behind it: the only way in which a process is ever judged by its pid."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+from pathlib import Path
+
+#: struct flock of 64-bit Linux: type, whence, (padding) start, length, pid. fcntl(2).
+_FLOCK = struct.Struct("hhxxxxqqixxxx")
+
+
+def lock_holder(path: Path) -> int | None:
+    """The pid of the process that holds a POSIX lock on the file, or None (a zombie holds none).
+
+    Does not lock, and must not be asked about a file that this process itself has a POSIX lock on:
+    closing it here would drop that lock.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        question = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        kind, _, _, _, pid = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_GETLK, question))
+    finally:
+        os.close(fd)
+    return None if kind == fcntl.F_UNLCK or pid <= 0 else int(pid)
+
+
+def open_holder(path: Path) -> int | None:
+    """A pidfd of the process that holds a POSIX lock on the file, or None.
+
+    Asked again after the pidfd is open: a pid that was given to another process in between is not taken for it.
+    """
+    pid = lock_holder(path)
+    if pid is None:
+        return None
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None
+    if lock_holder(path) == pid:
+        return fd
+    os.close(fd)
+    return None

@@ -1,0 +1,120 @@
+"""Removing what dead runs left behind, and only that.
+
+A run is dead when all its leases and all its keepers' locks are free. While it is looked at and removed, the
+sweep holds every lease exclusively and moves the directory away first: a process that comes in between finds
+that its lease leads nowhere any more, and nobody ever works in half a directory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+import shutil
+import signal
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from pytest_maqet.runs.base_directory import base_directory
+from pytest_maqet.runs.lock_holders import lock_holder, open_holder
+from pytest_maqet.runs.vm_directory import VmDirectory
+
+LEASE_SUFFIX = ".lease"
+#: What a dead run is called while it is removed.
+_DOOMED = ".dead-"
+
+
+def sweep(base: Path | None = None) -> list[Path]:
+    """Remove every dead run below `base` (default: the base directory of this user); returns their paths.
+
+    Safe beside other sweeps, running and starting runs. Symbolic links and what belongs to others is left alone.
+    """
+    base = base or base_directory()
+    removed = []
+    for run in _own_directories(base):
+        if run.name.startswith(_DOOMED):
+            _remove_tree(run)  # a sweep was killed at it
+        elif remove_if_unused(run):
+            removed.append(run)
+    return removed
+
+
+def remove_if_unused(run: Path) -> bool:
+    """Remove the run's directory if nobody uses it; returns whether this call did."""
+    with _claimed(run) as claimed:
+        if not claimed or _live_keepers(run):
+            return False
+        doomed = run.with_name(f"{_DOOMED}{run.name}-{secrets.token_hex(4)}")
+        try:
+            run.rename(doomed)
+        except OSError:
+            return False
+        for vm in _own_directories(doomed):
+            _kill_stray(VmDirectory(vm))
+        _remove_tree(doomed)
+    return True
+
+
+def is_ending(run: Path) -> bool:
+    """Whether nobody holds a lease of the run, and all that is left are keepers about to end their QEMU."""
+    with _claimed(run) as claimed:
+        keepers = _live_keepers(run)
+    return claimed and bool(keepers) and not any(vm.keep_file.exists() for vm in keepers)
+
+
+@contextlib.contextmanager
+def _claimed(run: Path) -> Iterator[bool]:
+    """Hold all leases of the run exclusively; False when one of them is in use (or the run is gone)."""
+    with contextlib.ExitStack() as held:
+        try:
+            leases = sorted(run.glob(f"*{LEASE_SUFFIX}"))
+            # A directory without leases is one that was left, or one that a process is just about to take.
+            yield all([_lock_now(lease, held) for lease in leases or [run / f"in-use{LEASE_SUFFIX}"]])
+        except OSError:
+            yield False
+
+
+def _lock_now(lease: Path, held: contextlib.ExitStack) -> bool:
+    fd = os.open(lease, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    held.callback(os.close, fd)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _live_keepers(run: Path) -> list[VmDirectory]:
+    directories = [VmDirectory(path) for path in _own_directories(run)]
+    return [vm for vm in directories if lock_holder(vm.keeper_lock) is not None]
+
+
+def _kill_stray(vm: VmDirectory) -> None:
+    """End a QEMU that lost its keeper and yet lives: the kernel says by the lock on its pid file which it is."""
+    stray = open_holder(vm.qemu_pid_file)
+    if stray is None:
+        return
+    try:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(stray, signal.SIGKILL)
+    finally:
+        os.close(stray)
+
+
+def _own_directories(parent: Path) -> list[Path]:
+    """The real directories of ours in `parent`, none of which is a symbolic link."""
+    found = []
+    with contextlib.suppress(OSError):
+        for entry in sorted(parent.iterdir()):
+            with contextlib.suppress(OSError):
+                status = entry.lstat()
+                if stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid():
+                    found.append(entry)
+    return found
+
+
+def _remove_tree(path: Path) -> None:
+    # ignore_errors: another sweep may be at the same tree, and what stays is tried again by the next one.
+    shutil.rmtree(path, ignore_errors=True)
