@@ -34,7 +34,7 @@ def base_directory() -> Path:
         if fault := _fault(base):
             raise StartError(
                 f"{VARIABLE} names {base}, which cannot hold runs: {fault}",
-                hint="name a directory of your own with mode 0700 and a short path, or one that does not exist yet",
+                hint="name a short path: a directory of your own with mode 0700, or a new one",
             )
         return base
     faults = []

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pytest_maqet.runs.vm_directory import VmDirectory
 
 #: What the user can make of a signal that QEMU does not get for fun.
-_EXPLAINED = {
+_EXPLAINED: dict[int, str] = {
     signals.SIGKILL: "someone or the kernel's out-of-memory killer ended it",
-    signals.SIGBUS: "the memory file behind the guest's RAM could not be filled: is /dev/shm or the disk full?",
+    signals.SIGBUS: "the file behind the guest's RAM could not be filled: is /dev/shm or the disk full?",
     signals.SIGXFSZ: "a file grew over the limit for file sizes (ulimit -f)",
     signals.SIGABRT: "QEMU gave up by itself; its stderr says why",
     signals.SIGSEGV: "QEMU crashed",

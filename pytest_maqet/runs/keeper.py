@@ -9,8 +9,9 @@ imports the file names below. There is one keeper for each VM:
    until the lease is free (nobody is left: ends QEMU, removes what is big, keeps what explains) or until
    SIGTERM (the owner is done with the VM: ends QEMU and removes nothing).
 
-How quickly a VM starts depends on what is imported here before `os.fork`: `json` and `signal` together double
-the time a bare interpreter needs, so the job has a format of its own and `signal` comes after QEMU is on its way.
+How quickly a VM starts depends on what is imported here before `os.fork`: `json` and `signal` together
+double the time a bare interpreter needs, so the job has a format of its own, `signal` comes after QEMU is on
+its way, and neither `pathlib` nor `contextlib` comes at all.
 Facts: prctl(2), flock(2), fcntl(2), waitid(2), pidfd_open(2).
 """
 
@@ -18,7 +19,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import sys
 
 PID_FILE = "pid"
 EXIT_FILE = "exit"
@@ -54,7 +54,7 @@ class Job:
 
     def path(self, name: str) -> bytes:
         """The path of a file in the VM's directory."""
-        return os.path.join(self.directory, name.encode())  # noqa: PTH118 - pathlib costs 10 ms here
+        return os.path.join(self.directory, name.encode())  # noqa: PTH118
 
 
 def read_job(fd: int) -> Job | None:
@@ -188,7 +188,7 @@ class Keeper:
                     return
             if nobody_left in ready:
                 poll.unregister(nobody_left)
-                self._kept = not self._ended and os.path.lexists(self._job.path(KEEP_FILE))  # noqa: PTH110
+                self._kept = not self._ended and os.path.lexists(self._job.path(KEEP_FILE))
                 if not self._kept:
                     self._end("its owner was gone")
                     self._remove_volatile()
@@ -212,7 +212,7 @@ class Keeper:
         else:
             text = f'{{"code": null, "signal": {found.si_status}}}'
         self._write_exit(text)
-        try:
+        try:  # noqa: SIM105
             os.killpg(self._pid, _SIGKILL)  # whatever QEMU had started itself
         except OSError:
             pass
@@ -281,14 +281,14 @@ def _write_new(path: bytes, text: str) -> None:
 
 
 def _report(text: str) -> None:
-    try:
+    try:  # noqa: SIM105
         os.write(1, text.encode() + b"\n")
     except OSError:  # the launcher is gone; the lease tells the rest
         pass
 
 
 def _complain(text: str) -> None:
-    try:
+    try:  # noqa: SIM105
         os.write(2, f"keeper: {text}\n".encode(errors="replace"))
     except OSError:
         pass
@@ -317,5 +317,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
-    sys.stdout = None  # type: ignore[assignment] - nothing is buffered, nothing to flush
-    os._exit(0)
+    os._exit(0)  # not sys.exit: the thread that waits for the lease may sleep for ever

@@ -6,7 +6,7 @@ signal; the keepers of VMs and the sweep of old runs wait for exactly that. Trap
 - a forked child would inherit the lease and keep it alive: it *closes* the descriptor at fork (unlocking it
   there would drop the parent's lock, which is the same one); exec closes it by O_CLOEXEC;
 - `fcntl`/`lockf` locks would be lost with any close() of the file in the process: never used here;
-- a file that was unlinked or moved away can still be locked: a lease counts only when its path still leads to it.
+- a file that was unlinked or moved away can still be locked: a lease counts only when its path leads to it.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Lease:
     def take(cls, path: Path) -> Lease:
         """Take the lease, making its file (mode 0600) where there is none.
 
-        Raises `StartError` when its directory is gone, `LockTimeout` when another process holds it exclusively.
+        Raises `StartError` when its directory is gone, `LockTimeout` when a process holds it exclusively.
         """
         return cls._locked(path, os.O_CREAT)
 

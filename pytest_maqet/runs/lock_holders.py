@@ -1,4 +1,4 @@
-"""Whose a POSIX lock is, and the process behind it: the only way in which a process is ever judged by its pid."""
+"""Whose a POSIX lock is, and the process behind it: the only way in which a pid is ever judged."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def lock_holder(path: Path) -> int | None:
 def open_holder(path: Path) -> int | None:
     """A pidfd of the process that holds a POSIX lock on the file, or None.
 
-    Asked again after the pidfd is open: a pid that was given to another process in between is not taken for it.
+    Asked again after the pidfd is open: a pid that went to another process in between is not taken for it.
     """
     pid = lock_holder(path)
     if pid is None:

@@ -1,4 +1,4 @@
-"""A QEMU process: started under a keeper of its own, known by pidfd, its exit status readable by every user."""
+"""A QEMU process: started under a keeper, known by pidfd, its exit status readable by every user."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ class QemuProcess:
         """Start QEMU under a new keeper, and return as soon as it is executed.
 
         It ends at the latest when nobody holds `lease` any more; the caller must hold it now. QEMU gets the
-        descriptors `pass_fds` under their numbers and no others, /dev/null as stdin, the stderr log as stdout and
-        stderr, the environment `env` (None: ours) and the working directory `cwd` (None: the VM's directory).
+        descriptors `pass_fds` under their numbers and no others, /dev/null as stdin, the stderr log as stdout
+        and stderr, the environment `env` (None: ours) and the working directory `cwd` (None: the VM's).
 
         Raises `StartError` when it cannot be executed or nobody holds the lease.
         """

@@ -18,8 +18,6 @@ from pytest_maqet.runs.vm_directory import VmDirectory, file_stem
 
 #: The longest name of a run's directory, in bytes: part of what `base_directory` counts on.
 LONGEST_ID = 12
-#: The lease that everyone who has the directory open holds.
-IN_USE = "in-use"
 #: How long `remove` waits for keepers that are just ending, in seconds.
 KEEPERS_END = 2.0
 _SAFE_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
@@ -28,8 +26,8 @@ _SAFE_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 class RunDirectory:
     """`BASE/<run_id>/`: leases, locks and one directory for each VM; private to the user (mode 0700).
 
-    Everyone who has it open holds its `in-use` lease; `close` or the end of the process gives that back, and a
-    run that nobody uses is removed by the next sweep.
+    Everyone who has it open holds its `in-use` lease; `close` or the end of the process gives that back, and
+    a run that nobody uses is removed by the next sweep.
     """
 
     def __init__(self, path: Path, in_use: Lease) -> None:
@@ -49,7 +47,7 @@ class RunDirectory:
         for pause in pauses(Deadline.after(PATIENCE)):
             try:
                 path.mkdir(mode=0o700, exist_ok=True)
-                return cls(path, Lease.take(_lease_path(path, IN_USE)))
+                return cls(path, Lease.take(path / sweep.IN_USE))
             except StartError:
                 if path.exists():
                     raise
@@ -93,7 +91,7 @@ class RunDirectory:
         self._leases = []
 
     def remove(self) -> bool:
-        """Close, then remove the directory unless other processes or kept VMs still use it: the last one does.
+        """Close, then remove the directory unless other processes or kept VMs use it: the last one does.
 
         Waits up to two seconds for keepers that are just ending. Returns whether it is gone.
         """

@@ -22,14 +22,17 @@ from pytest_maqet.runs.lock_holders import lock_holder, open_holder
 from pytest_maqet.runs.vm_directory import VmDirectory
 
 LEASE_SUFFIX = ".lease"
+#: The lease that everyone who has the run open holds; it makes a directory a run.
+IN_USE = f"in-use{LEASE_SUFFIX}"
 #: What a dead run is called while it is removed.
-_DOOMED = ".dead-"
+_DOOMED = ".maqet-dead-"
 
 
 def sweep(base: Path | None = None) -> list[Path]:
     """Remove every dead run below `base` (default: the base directory of this user); returns their paths.
 
-    Safe beside other sweeps, running and starting runs. Symbolic links and what belongs to others is left alone.
+    Safe beside other sweeps, running and starting runs. What has no `in-use` lease is no run, and left alone,
+    as are symbolic links and what belongs to others.
     """
     base = base or base_directory()
     removed = []
@@ -69,15 +72,16 @@ def _claimed(run: Path) -> Iterator[bool]:
     """Hold all leases of the run exclusively; False when one of them is in use (or the run is gone)."""
     with contextlib.ExitStack() as held:
         try:
-            leases = sorted(run.glob(f"*{LEASE_SUFFIX}"))
-            # A directory without leases is one that was left, or one that a process is just about to take.
-            yield all([_lock_now(lease, held) for lease in leases or [run / f"in-use{LEASE_SUFFIX}"]])
+            # `in-use` first: whoever opens the run from now on waits for us, and takes no other lease meanwhile.
+            leases = [run / IN_USE, *sorted(run.glob(f"*{LEASE_SUFFIX}"))]
+            claimed = all(_lock_now(lease, held) for lease in dict.fromkeys(leases))
         except OSError:
-            yield False
+            claimed = False
+        yield claimed
 
 
 def _lock_now(lease: Path, held: contextlib.ExitStack) -> bool:
-    fd = os.open(lease, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    fd = os.open(lease, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     held.callback(os.close, fd)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -92,7 +96,7 @@ def _live_keepers(run: Path) -> list[VmDirectory]:
 
 
 def _kill_stray(vm: VmDirectory) -> None:
-    """End a QEMU that lost its keeper and yet lives: the kernel says by the lock on its pid file which it is."""
+    """End a QEMU that lost its keeper and yet lives: the lock on its pid file tells which it is."""
     stray = open_holder(vm.qemu_pid_file)
     if stray is None:
         return

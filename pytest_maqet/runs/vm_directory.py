@@ -17,7 +17,7 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9_-]")
 def file_stem(name: str) -> str:
     """`name` as a short part of a file name; different names give different stems.
 
-    Names of at most 16 letters, digits, `-` and `_` stay as they are; any other is shortened and gets a digest.
+    Names of at most 16 letters, digits, `-` and `_` stay as they are; others are shortened and get a digest.
     """
     if 0 < len(name) <= LONGEST_STEM and not _UNSAFE.search(name):
         return name
@@ -38,7 +38,7 @@ class VmDirectory:
 
     @property
     def qemu_pid_file(self) -> Path:
-        """For QEMU's own `-pidfile`: QEMU holds a POSIX lock on it while it lives, by which strays are found."""
+        """For QEMU's own `-pidfile`: it holds a POSIX lock on that while it lives, so strays can be found."""
         return self.path / "qemu.pid"
 
     @property
