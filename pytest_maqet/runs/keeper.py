@@ -44,13 +44,17 @@ _TYPE_MASK = 0o170000
 class Job:
     """What to run, for whom, and where; all strings are bytes, so that no locale can come between."""
 
-    def __init__(self) -> None:
-        self.argv: list[bytes] = []
-        self.directory = b""
-        self.lease = b""
-        self.cwd = b""
-        self.env: dict[bytes, bytes] | None = None
-        self.fds: list[int] = []
+    def __init__(self, fields: list[bytes]) -> None:
+        """Take the fields apart. The first byte says what each is (several: a, e and f)."""
+        values: dict[bytes, list[bytes]] = {}
+        for field in fields:
+            values.setdefault(field[:1], []).append(field[1:])
+        self.argv = values[b"a"]
+        self.directory = values[b"d"][0]
+        self.lease = values[b"l"][0]
+        self.cwd = values[b"c"][0]
+        self.env = dict(value.split(b"=", 1) for value in values.get(b"e", []))
+        self.fds = [int(value) for value in values.get(b"f", [])]
 
     def path(self, name: str) -> bytes:
         """The path of a file in the VM's directory."""
@@ -58,40 +62,12 @@ class Job:
 
 
 def read_job(fd: int) -> Job | None:
-    """The job that the launcher wrote, or None when it died before it had written all of it.
-
-    Fields end with NUL, and their first byte says what they are: `a`rgument of QEMU, VM `d`irectory,
-    `l`ease, `c`urrent directory, `e`nvironment (NAME=VALUE; none at all: inherited), `x` (the environment
-    is not inherited), `f`ile descriptor that QEMU gets.
-    """
+    """The job that the launcher wrote (fields that end with NUL), or None when it died before the end."""
     text = b""
     while chunk := os.read(fd, 1 << 16):
         text += chunk
     fields = text.split(b"\0")
-    if fields.pop() != END_OF_JOB:
-        return None
-    job = Job()
-    for field in fields:
-        _take(job, field[:1], field[1:])
-    return job
-
-
-def _take(job: Job, kind: bytes, value: bytes) -> None:
-    if kind == b"a":
-        job.argv.append(value)
-    elif kind == b"d":
-        job.directory = value
-    elif kind == b"l":
-        job.lease = value
-    elif kind == b"c":
-        job.cwd = value
-    elif kind == b"f":
-        job.fds.append(int(value))
-    elif kind == b"x":
-        job.env = {}
-    elif kind == b"e" and job.env is not None:
-        name, _, content = value.partition(b"=")
-        job.env[name] = content
+    return Job(fields[:-1]) if fields[-1] == END_OF_JOB else None
 
 
 def start_qemu(job: Job) -> tuple[int, int]:
@@ -131,7 +107,7 @@ def _exec(job: Job, null: int, log: int) -> None:
     for fd in job.fds:
         os.set_inheritable(fd, True)
     os.chdir(job.cwd)
-    os.execvpe(job.argv[0], job.argv, os.environb if job.env is None else job.env)  # noqa: S606 - no shell is the point
+    os.execvpe(job.argv[0], job.argv, job.env)  # noqa: S606 - no shell is the point
 
 
 class Keeper:
@@ -151,19 +127,24 @@ class Keeper:
         # A POSIX lock, because others can ask the kernel whose it is (F_GETLK). Any close() of the file in
         # this process would drop it: it is opened here and nowhere else.
         guard = os.open(self._job.path(KEEPER_LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.lockf(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        self._reserve_exit()
+        try:
+            fcntl.lockf(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            _say(1, "keeper another QEMU is running there already")
+            return
+        self._forget_the_last()
         self._pid, failure = start_qemu(self._job)
         # From here on QEMU is busy with its own start, on another core: what is slow comes now.
         signals = _signal_pipe()
         if answer := os.read(failure, 16):
             os.waitpid(self._pid, 0)
             self._write_exit(f'{{"code": null, "signal": null, "errno": {int(answer)}}}')
-            _report(f"errno {int(answer)}")
+            _say(1, f"errno {int(answer)}")
             return
         os.close(failure)
-        _write_new(self._job.path(PID_FILE), f"{self._pid}\n")
-        _report(f"pid {self._pid}")
+        _write_new(self._job.path(PID_FILE + ".new"), f"{self._pid}\n")
+        os.rename(self._job.path(PID_FILE + ".new"), self._job.path(PID_FILE))  # noqa: PTH104
+        _say(1, f"pid {self._pid}")
         _close_stdio()
         self._watch(lease, signals)
 
@@ -219,7 +200,13 @@ class Keeper:
         os.waitpid(self._pid, 0)
         self._ended = True
 
-    def _reserve_exit(self) -> None:
+    def _forget_the_last(self) -> None:
+        """Remove the records of an earlier QEMU in this directory (pid first), make room for our own."""
+        for name in (PID_FILE, EXIT_FILE):
+            try:  # noqa: SIM105
+                os.unlink(self._job.path(name))  # noqa: PTH108
+            except FileNotFoundError:
+                pass
         _write_new(self._job.path(EXIT_FILE + ".new"), " " * EXIT_FILE_BYTES)
 
     def _write_exit(self, text: str) -> None:
@@ -230,7 +217,7 @@ class Keeper:
             os.close(fd)
             os.rename(reserved, self._job.path(EXIT_FILE))  # noqa: PTH104
         except OSError as error:  # the directory was removed under us: nobody is left who could read it
-            _complain(f"the exit status {text} could not be written: {error}")
+            _say(2, f"the exit status {text} could not be written: {error}")
 
     def _remove_volatile(self) -> None:
         try:
@@ -243,7 +230,7 @@ class Keeper:
                 if is_socket or os.fsdecode(entry.name).endswith(VOLATILE):
                     os.unlink(entry.path)  # noqa: PTH108 - the link itself, never what it leads to
             except OSError as error:
-                _complain(f"{os.fsdecode(entry.name)} could not be removed: {error}")
+                _say(2, f"{os.fsdecode(entry.name)} could not be removed: {error}")
 
 
 def _lock_now(fd: int) -> bool:
@@ -275,22 +262,15 @@ def _signal_pipe() -> int:
 
 
 def _write_new(path: bytes, text: str) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     os.write(fd, text.encode())
     os.close(fd)
 
 
-def _report(text: str) -> None:
+def _say(fd: int, text: str) -> None:
     try:  # noqa: SIM105
-        os.write(1, text.encode() + b"\n")
-    except OSError:  # the launcher is gone; the lease tells the rest
-        pass
-
-
-def _complain(text: str) -> None:
-    try:  # noqa: SIM105
-        os.write(2, f"keeper: {text}\n".encode(errors="replace"))
-    except OSError:
+        os.write(fd, text.encode(errors="replace") + b"\n")
+    except OSError:  # the launcher is gone, or the disk full; the lease tells the rest
         pass
 
 
@@ -311,8 +291,8 @@ def main() -> None:
     try:
         Keeper(job).run()
     except OSError as error:
-        _complain(str(error))
-        _report(f"keeper {error}")
+        _say(2, str(error))
+        _say(1, f"keeper {error}")
 
 
 if __name__ == "__main__":

@@ -33,18 +33,16 @@ class Job:
     directory: VmDirectory
     lease: Path
     pass_fds: Sequence[int]
-    env: Mapping[str, str] | None
+    env: Mapping[str, str]
     cwd: Path
 
     def encoded(self) -> bytes:
-        """The job in the keeper's format (see `keeper.read_job`). Raises `StartError` for a NUL in it."""
+        """The job in the keeper's format (see `keeper.Job`). Raises `StartError` for a NUL in it."""
         fields = [b"a" + os.fsencode(argument) for argument in self.argv]
         fields += [b"d" + os.fsencode(self.directory.path), b"l" + os.fsencode(self.lease)]
         fields += [b"c" + os.fsencode(self.cwd)]
-        fields += [b"f%d" % fd for fd in self.pass_fds]
-        if self.env is not None:
-            fields.append(b"x")
-            fields += [b"e" + os.fsencode(f"{name}={value}") for name, value in self.env.items()]
+        fields += [b"f%d" % fd for fd in dict.fromkeys(self.pass_fds)]
+        fields += [b"e" + os.fsencode(f"{name}={value}") for name, value in self.env.items()]
         for field in fields:
             if b"\0" in field:
                 raise StartError(f"QEMU cannot be given a NUL character: {os.fsdecode(field[1:])!r}")
@@ -97,10 +95,13 @@ class KeeperProcess:
 
     def close(self) -> None:
         """Give up the handle; the keeper goes on. Idempotent."""
-        if not self._closed:
-            self._reap()
-            self._closed = True
-            os.close(self._pidfd)
+        if self._closed:
+            return
+        self._reap()
+        if self._child is not None and self._child.returncode is None:
+            self._child.returncode = 0  # left to itself on purpose: no ResourceWarning about it
+        self._closed = True
+        os.close(self._pidfd)
 
     def _signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):

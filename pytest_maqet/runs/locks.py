@@ -26,9 +26,9 @@ if (_logger := logging.getLogger("filelock")).level == logging.NOTSET:
 def held_lock(path: Path, *, timeout: float, what: str, owner: str) -> Iterator[None]:
     """Hold the lock `path` for the body, against every other process and thread that takes it.
 
-    `what` says what it protects ("the start of VM 'web'"), `owner` who we are ("gw0, test_a.py::test_b"): other
-    processes read them when they wait in vain. Waits at most `timeout` seconds, then raises `LockTimeout`
-    that names the holder. A holder that dies frees the lock at once.
+    `what` says what it protects ("the start of VM 'web'"), `owner` who we are ("gw0, test_a.py::test_b"):
+    other processes read that when they wait in vain. Waits at most `timeout` seconds, then raises
+    `LockTimeout`, which names the holder. A holder that dies frees the lock at once.
     """
     lock = filelock.FileLock(path, mode=0o600, thread_local=False, fallback_to_soft=False)
     try:

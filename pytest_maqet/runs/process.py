@@ -51,13 +51,14 @@ class QemuProcess:
     ) -> QemuProcess:
         """Start QEMU under a new keeper, and return as soon as it is executed.
 
+        A directory may be used again after its last QEMU was dismissed: the new records replace the old ones.
         It ends at the latest when nobody holds `lease` any more; the caller must hold it now. QEMU gets the
         descriptors `pass_fds` under their numbers and no others, /dev/null as stdin, the stderr log as stdout
         and stderr, the environment `env` (None: ours) and the working directory `cwd` (None: the VM's).
 
         Raises `StartError` when it cannot be executed or nobody holds the lease.
         """
-        job = Job(argv, directory, lease, pass_fds, env, cwd or directory.path)
+        job = Job(argv, directory, lease, pass_fds, os.environ if env is None else env, cwd or directory.path)
         keeper, pid = KeeperProcess.launch(job)
         try:
             return cls(directory, pid, _open_launched(directory, pid), keeper)
@@ -72,18 +73,18 @@ class QemuProcess:
 
         Raises `QemuDied` with how it ended when it is dead, `StartError` when none was ever started there.
         """
-        try:
-            pid = int(directory.pid_file.read_text())
-        except (FileNotFoundError, NotADirectoryError, ValueError):
-            raise StartError(f"no QEMU was started in {directory.path}") from None
+        pid = _recorded_pid(directory)
+        if pid is None:
+            raise StartError(f"no QEMU was started in {directory.path}")
         try:
             pidfd = os.pidfd_open(pid)
         except ProcessLookupError:
             raise _died(directory) from None
         # In this order: with the keeper alive and no exit written *after* the pidfd was opened, the pid was
-        # still QEMU's then, because the keeper reaps only after it wrote.
+        # still QEMU's then, because the keeper reaps only after it wrote. The pid is read again for the case
+        # that a new QEMU was started in the directory meanwhile.
         keeper = KeeperProcess.find(directory)
-        if keeper is not None and read_exit(directory) is None:
+        if keeper is not None and read_exit(directory) is None and _recorded_pid(directory) == pid:
             return cls(directory, pid, pidfd, keeper)
         os.close(pidfd)
         if keeper is not None:
@@ -139,6 +140,13 @@ class QemuProcess:
                 f"QEMU {self.pid} belongs to process {self._process}, not to this forked child",
                 hint="use the VM in the process whose fixture started it, or in a thread of that",
             )
+
+
+def _recorded_pid(directory: VmDirectory) -> int | None:
+    try:
+        return int(directory.pid_file.read_text())
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
 
 
 def _open_launched(directory: VmDirectory, pid: int) -> int:

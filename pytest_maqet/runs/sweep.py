@@ -72,7 +72,7 @@ def _claimed(run: Path) -> Iterator[bool]:
     """Hold all leases of the run exclusively; False when one of them is in use (or the run is gone)."""
     with contextlib.ExitStack() as held:
         try:
-            # `in-use` first: whoever opens the run from now on waits for us, and takes no other lease meanwhile.
+            # `in-use` first: whoever opens the run from now on waits for us before any other lease.
             leases = [run / IN_USE, *sorted(run.glob(f"*{LEASE_SUFFIX}"))]
             claimed = all(_lock_now(lease, held) for lease in dict.fromkeys(leases))
         except OSError:
