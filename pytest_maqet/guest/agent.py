@@ -1,0 +1,198 @@
+"""Commands by the QEMU guest agent: guest-exec and guest-exec-status.
+
+Facts are from docs/interop/qemu-ga-ref and qga/commands.c of QEMU: the agent keeps at most 16 MiB of each
+output and tells the rest was dropped; it calls a command ended when its outputs are closed, too; the status
+of an ended command can be fetched once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import secrets
+from collections.abc import Coroutine, Mapping
+from pathlib import Path
+from typing import Any
+
+from pytest_maqet.deadline import Deadline, pauses
+from pytest_maqet.errors import ChannelError
+from pytest_maqet.guest.agent_session import AgentRefused, AgentSession
+from pytest_maqet.guest.commands import END_GRACE, CommandOutcome, CommandRequest, command_timeout
+from pytest_maqet.guest.shell_script import END_PROCESSES, command_script
+
+#: Input longer than this many bytes goes into a file of the guest first, in pieces of this size.
+INPUT_PIECE = 1024 * 1024
+_NEEDED = ("guest-exec", "guest-exec-status")
+_SIGKILL = "KILL"
+
+
+class AgentChannel:
+    """The guest agent of one VM as a channel; loop-thread only.
+
+    `shared` says that other processes use the same VM (see `AgentSession`).
+    """
+
+    name = "agent"
+
+    def __init__(self, socket_path: Path, vm_name: str, *, shared: bool = False) -> None:
+        self.vm_name = vm_name
+        self._session = AgentSession(socket_path, vm_name, shared=shared)
+        self._endings: set[asyncio.Task[object]] = set()
+
+    async def probe(self, deadline: Deadline) -> None:
+        """Return as soon as the agent answers and is allowed to run commands.
+
+        Raises ChannelError at the deadline, or when the guest's agent has guest-exec switched off.
+        """
+        async with self._session.held(deadline):
+            info = await self._ask("guest-info", None, deadline)
+        enabled = {c["name"] for c in info.get("supported_commands", ()) if c.get("enabled")}
+        missing = [name for name in _NEEDED if name not in enabled]
+        if missing:
+            raise ChannelError(
+                f"{self.vm_name}: the guest agent answers, but does not allow {' and '.join(missing)}",
+                hint="allow it in the guest (on Fedora and RHEL in /etc/sysconfig/qemu-ga), "
+                "or leave `agent` out of `guest: connect:`",
+            )
+
+    async def run(self, request: CommandRequest, deadline: Deadline) -> CommandOutcome:
+        """Run a command to its end; see `Channel.run`.
+
+        Raises ChannelError also when the command printed more than the 16 MiB that the agent keeps.
+        """
+        process = await self._started(request, deadline)
+        try:
+            async with asyncio.timeout(deadline.remaining):
+                return await self._finish(process, request, deadline)
+        except TimeoutError:
+            partial = await self._end(process, request)
+            raise command_timeout(
+                self.vm_name, request, deadline, partial, ended=partial is not None
+            ) from None
+        except asyncio.CancelledError:
+            self._later(self._end(process, request))
+            raise
+
+    async def close(self) -> None:
+        """Disconnect; the next call connects again."""
+        endings = list(self._endings)
+        for task in endings:
+            task.cancel()
+        await asyncio.gather(*endings, return_exceptions=True)
+        await self._session.close()
+
+    async def _ask(self, command: str, arguments: Mapping[str, Any] | None, deadline: Deadline) -> Any:
+        try:
+            async with asyncio.timeout(deadline.remaining):
+                return await self._session.ask(command, arguments)
+        except TimeoutError:
+            raise ChannelError(
+                f"{self.vm_name}: the guest agent did not answer {command} within {deadline}"
+            ) from None
+
+    async def _started(self, request: CommandRequest, deadline: Deadline) -> int:
+        """As `_start`, but a command whose start was cancelled or came too late is ended, not lost."""
+        starting = asyncio.ensure_future(self._start(request, deadline))
+        try:
+            async with asyncio.timeout(deadline.remaining):
+                return await asyncio.shield(starting)
+        except TimeoutError:
+            self._later(self._end_unwanted(starting, request))
+            raise ChannelError(
+                f"{self.vm_name}: the guest agent did not start the command within {deadline}: {request}"
+            ) from None
+        except asyncio.CancelledError:
+            self._later(self._end_unwanted(starting, request))
+            raise
+
+    async def _start(self, request: CommandRequest, deadline: Deadline) -> int:
+        """Start the command and return its process id in the guest."""
+        arguments: dict[str, Any] = {"capture-output": True}
+        prelude = ""
+        async with self._session.held(deadline):
+            if request.input is not None and len(request.input) > INPUT_PIECE:
+                path = await self._store(request.input)
+                prelude = f"exec <{path}; rm -f {path}"
+            elif request.input:
+                arguments["input-data"] = base64.b64encode(request.input).decode("ascii")
+            return await self._exec(command_script(request, prelude=prelude), arguments)
+
+    async def _exec(self, script: str, arguments: Mapping[str, Any], *words: str) -> int:
+        answer = await self._session.ask(
+            "guest-exec", {"path": "/bin/sh", "arg": ["-c", script, "sh", *words], **arguments}
+        )
+        return int(answer["pid"])
+
+    async def _store(self, data: bytes) -> str:
+        """Put `data` into a new file of the guest, piece by piece, and return its path."""
+        path = f"/tmp/.maqet-input-{secrets.token_hex(8)}"  # noqa: S108 - a path in the guest
+        handle = await self._session.ask("guest-file-open", {"path": path, "mode": "wb"})
+        try:
+            for start in range(0, len(data), INPUT_PIECE):
+                piece = base64.b64encode(data[start : start + INPUT_PIECE]).decode("ascii")
+                answer = await self._session.ask("guest-file-write", {"handle": handle, "buf-b64": piece})
+                if answer["count"] != len(data[start : start + INPUT_PIECE]):
+                    raise ChannelError(f"{self.vm_name}: the guest took only a part of the command's input")
+        finally:
+            await self._session.ask("guest-file-close", {"handle": handle})
+        return path
+
+    async def _finish(self, process: int, request: CommandRequest, deadline: Deadline) -> CommandOutcome:
+        """Wait for the end of a started command."""
+        for pause in pauses(deadline):
+            status = await self._status(process, deadline)
+            if status["exited"]:
+                return self._outcome(status, request)
+            await asyncio.sleep(pause)  # the agent has no event for the end of a command
+        raise TimeoutError
+
+    async def _status(self, process: int, deadline: Deadline) -> Mapping[str, Any]:
+        try:
+            async with self._session.held(deadline):
+                status: Mapping[str, Any] = await self._session.ask("guest-exec-status", {"pid": process})
+                return status
+        except AgentRefused as error:
+            raise ChannelError(
+                f"{self.vm_name}: the guest agent no longer knows the command ({error.description})",
+                hint="the agent or the guest was restarted while the command ran",
+            ) from None
+
+    def _outcome(self, status: Mapping[str, Any], request: CommandRequest) -> CommandOutcome:
+        cut = [name for name in ("out", "err") if status.get(f"{name}-truncated")]
+        if cut:
+            raise ChannelError(
+                f"{self.vm_name}: the command printed more than the guest agent keeps (16 MiB): {request}",
+                hint="let it write to a file in the guest, or run it over another channel",
+            )
+        returncode = status.get("exitcode")
+        if returncode is None:
+            returncode = 128 + int(status.get("signal", 0))
+        return CommandOutcome(
+            int(returncode),
+            base64.b64decode(status.get("out-data", "")),
+            base64.b64decode(status.get("err-data", "")),
+        )
+
+    async def _end(self, process: int, request: CommandRequest) -> CommandOutcome | None:
+        """End a started command with all its children; what it had printed, or None if that failed."""
+        grace = Deadline(END_GRACE)
+        with contextlib.suppress(ChannelError, TimeoutError):
+            async with asyncio.timeout(grace.remaining):
+                async with self._session.held(grace):
+                    ending = await self._exec(END_PROCESSES, {}, str(process), _SIGKILL)
+                await self._finish(ending, request, grace)
+                return await self._finish(process, request, grace)
+        return None
+
+    async def _end_unwanted(self, starting: asyncio.Future[int], request: CommandRequest) -> None:
+        """End the command that `starting` may still bring forth."""
+        with contextlib.suppress(ChannelError, TimeoutError):
+            async with asyncio.timeout(END_GRACE):
+                await self._end(await starting, request)
+
+    def _later(self, work: Coroutine[Any, Any, object]) -> None:
+        """Do `work` without making a cancelled caller wait for it."""
+        task = asyncio.ensure_future(work)
+        self._endings.add(task)
+        task.add_done_callback(self._endings.discard)
