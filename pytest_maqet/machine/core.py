@@ -20,6 +20,7 @@ from pytest_maqet.machine.cursors import Cursors
 from pytest_maqet.machine.host import Host
 from pytest_maqet.machine.life import Life
 from pytest_maqet.machine.removal import remove_tree
+from pytest_maqet.machine.waits import Waits
 from pytest_maqet.runs.locks import held_lock
 from pytest_maqet.waiting.engine import Condition, race
 
@@ -34,6 +35,7 @@ class MachineCore:
         self.host = host
         self.life = life
         self.cursors = Cursors()
+        self.wait = Waits(self)
         self.artifacts_folder: Path = host.artifacts / config.name
         self._raw_marks: dict[str, int] = {}
         self._loop = lease_loop()
@@ -113,7 +115,7 @@ class MachineCore:
 
     def wait_ready(self, timeout: float | None = None, starts: dict[str, int] | None = None) -> None:
         """Wait for the `ready:` list; console patterns are searched from `starts` (default: the cursors)."""
-        ready.wait_ready(self, timeout, starts)
+        ready.wait_ready(self, self.wait, timeout, starts)
 
     def ready_list(self) -> tuple[ReadyWait, ...]:
         """The configured list, or what a built-in guest says of itself."""
@@ -131,7 +133,7 @@ class MachineCore:
     # -- failures ------------------------------------------------------------------------------------------
 
     def unseen_failure(self) -> MaqetError | None:
-        """A panic or `fail_on` pattern of this test that no wait raised; it counts as seen after this call."""
+        """A panic or `fail_on` pattern of this test that no wait raised; this call counts as seeing it."""
 
         def find() -> MaqetError | None:
             if self.life.vitals.exit is None:
@@ -222,4 +224,3 @@ class MachineCore:
             life.process.dismiss(power.QUIT_TIME)
             remove_tree(life.directory.path)
         life.process.close()
-

@@ -22,9 +22,7 @@ def make_drives(
     """
     drives: list[Drive] = []
     if guest is not None and guest.image is not None:
-        drives.append(
-            Drive(ROOT, guest.image, "raw", interface=guest.image_interface, readonly=True)
-        )
+        drives.append(Drive(ROOT, guest.image, "raw", interface=guest.image_interface, readonly=True))
     elif config.image is not None and not isinstance(config.image, BuiltinImage):
         target = directory.disk(ROOT)
         if fresh:

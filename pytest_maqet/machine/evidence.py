@@ -42,7 +42,9 @@ def report_sections(vm: MachineCore) -> list[tuple[str, str]]:
     sections = vm.call_on_loop(collect)
     ended = f"\nQEMU: {vitals.exit.reason}" if vitals.exit is not None else ""
     facts = vm.life.facts
-    sections.append((f"QEMU command line of {name} ({facts.started_by}, {facts.accelerator})", facts.command_line + ended))
+    sections.append(
+        (f"QEMU command line of {name} ({facts.started_by}, {facts.accelerator})", facts.command_line + ended)
+    )
     return sections
 
 

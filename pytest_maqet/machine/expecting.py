@@ -13,7 +13,7 @@ from pytest_maqet.waiting.engine import timed_out
 from pytest_maqet.waiting.failures import Expectation
 
 if TYPE_CHECKING:
-    from pytest_maqet.machine.virtual_machine import VirtualMachine
+    from pytest_maqet.machine.core import MachineCore
 
 
 class Caught:
@@ -32,7 +32,7 @@ class Caught:
 
 @contextmanager
 def expecting(
-    vm: VirtualMachine,
+    vm: MachineCore,
     kind: type[MaqetError] | None,
     match: str | None,
     fail_on: str | None,
@@ -65,7 +65,7 @@ def expecting(
     caught._error = expectation.caught[0].error()  # noqa: SLF001 - its maker fills it in
 
 
-async def _await(vm: VirtualMachine, expectation: Expectation, deadline: Deadline) -> None:
+async def _await(vm: MachineCore, expectation: Expectation, deadline: Deadline) -> None:
     vitals = vm.life.vitals
     while not expectation.caught:
         failure = vitals.failures.blocking()

@@ -14,7 +14,7 @@ from pytest_maqet.waiting.pushed import EventCame, GuestShutdown
 
 if TYPE_CHECKING:
     from pytest_maqet.machine.life import Life
-    from pytest_maqet.machine.virtual_machine import VirtualMachine
+    from pytest_maqet.machine.core import MachineCore
 
 #: QEMU answers `quit` and is gone within this many seconds, or it is killed.
 QUIT_TIME = 2.0
@@ -62,7 +62,7 @@ async def reset(life: Life, deadline: Deadline) -> None:
         await life.execute("cont", None, deadline)
 
 
-def reboot(vm: VirtualMachine, deadline: Deadline) -> None:
+def reboot(vm: MachineCore, deadline: Deadline) -> None:
     """Ask the guest to reboot, by the command `reboot`; returns when it has reset itself."""
     life = vm.life
     before = vm.call_on_loop(lambda: life.vitals.mailbox.count)

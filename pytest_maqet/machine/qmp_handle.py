@@ -12,13 +12,13 @@ from pytest_maqet.loop import Pulse
 from pytest_maqet.waiting.engine import race, timed_out
 
 if TYPE_CHECKING:
-    from pytest_maqet.machine.virtual_machine import VirtualMachine
+    from pytest_maqet.machine.core import MachineCore
 
 
 class EventStream:
     """The events of a `with vm.qmp.events(…)` block, one after the other."""
 
-    def __init__(self, vm: VirtualMachine, names: tuple[str, ...]) -> None:
+    def __init__(self, vm: MachineCore, names: tuple[str, ...]) -> None:
         self._vm = vm
         self._names = names
         self._waiting: deque[Mapping[str, Any]] = deque()
@@ -55,7 +55,7 @@ class EventStream:
 class QmpHandle:
     """QMP of one VM, as docs/interop/qmp-spec.rst and the QMP reference of QEMU tell it."""
 
-    def __init__(self, vm: VirtualMachine) -> None:
+    def __init__(self, vm: MachineCore) -> None:
         self._vm = vm
 
     def execute(self, command: str, /, *, timeout: float | None = None, **arguments: Any) -> Any:
@@ -95,6 +95,6 @@ class QmpHandle:
 
 
 #: Commands with an underscore in an argument's name (qapi/pragma.json: "member-name-exceptions" and older).
-_UNDERSCORED = frozenset({"device_add", "netdev_add", "object-add", "query-cpu-definitions", "migrate-set-parameters"})
-
-
+_UNDERSCORED = frozenset(
+    {"device_add", "netdev_add", "object-add", "query-cpu-definitions", "migrate-set-parameters"}
+)

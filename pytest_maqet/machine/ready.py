@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from pytest_maqet.config import ReadyWait
@@ -12,7 +13,8 @@ from pytest_maqet.waiting.engine import Condition, race, timed_out, wait_for
 from pytest_maqet.waiting.vitals import Vitals
 
 if TYPE_CHECKING:
-    from pytest_maqet.machine.virtual_machine import VirtualMachine
+    from pytest_maqet.machine.core import MachineCore
+    from pytest_maqet.machine.waits import Waits
 
 
 async def hold_all(vitals: Vitals, conditions: list[Condition[Any]], deadline: Deadline) -> list[Any]:
@@ -38,7 +40,7 @@ async def hold_all(vitals: Vitals, conditions: list[Condition[Any]], deadline: D
     return values
 
 
-async def _gather(pending: list[asyncio.Future[Any]]) -> list[Any]:
+async def _gather(pending: Sequence[asyncio.Future[Any]]) -> list[Any]:
     return list(await asyncio.gather(*(asyncio.shield(work) for work in pending)))
 
 
@@ -46,7 +48,9 @@ def _held(work: asyncio.Future[Any]) -> bool:
     return work.done() and not work.cancelled() and work.exception() is None
 
 
-def wait_ready(vm: VirtualMachine, timeout: float | None, starts: Mapping[str, int] | None) -> None:
+def wait_ready(
+    vm: MachineCore, waits: Waits, timeout: float | None, starts: Mapping[str, int] | None
+) -> None:
     """Wait for the VM's ready list; each entry has its own time-out, else the list's.
 
     Console patterns are searched from `starts`: a banner of the boot before is not this boot's.
@@ -62,10 +66,10 @@ def wait_ready(vm: VirtualMachine, timeout: float | None, starts: Mapping[str, i
         if entry.kind == "call":
             calls.append((entry, deadline))
         else:
-            work.append((vm.wait.make(entry.kind, entry.arguments, deadline), deadline))
+            work.append((waits.make(entry.kind, entry.arguments, deadline), deadline))
     vm.on_loop(_all_of(vm.life.vitals, work))
     for entry, deadline in calls:
-        _call(vm, entry, deadline)
+        _call(vm, waits, entry, deadline)
 
 
 async def _all_of(vitals: Vitals, work: list[tuple[Condition[Any], Deadline]]) -> None:
@@ -78,14 +82,12 @@ async def _all_of(vitals: Vitals, work: list[tuple[Condition[Any], Deadline]]) -
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _call(vm: VirtualMachine, entry: ReadyWait, deadline: Deadline) -> None:
+def _call(vm: MachineCore, waits: Waits, entry: ReadyWait, deadline: Deadline) -> None:
     """`call: "module:function"`: called with the VM until what it returns is true (or None)."""
-    from importlib import import_module
-
     module, _, name = str(entry.arguments["value"]).partition(":")
     function = getattr(import_module(module), name)
 
     def look() -> bool:
         return function(vm) is not False
 
-    vm.wait.until(look, message=f"{module}:{name}(vm)", timeout=deadline.seconds / deadline.scale)
+    waits.until(look, message=f"{module}:{name}(vm)", timeout=deadline.seconds / deadline.scale)

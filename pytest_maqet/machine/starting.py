@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from pytest_maqet.config import BuiltinImage, VmConfig
 from pytest_maqet.deadline import Deadline
@@ -71,7 +72,7 @@ def joined_life(config: VmConfig, directory: VmDirectory, loop: LoopThread) -> L
 
     Raises StartError when it is not alive any more.
     """
-    facts = LifeFacts(**_record(directory))
+    facts = _record(directory)
     process = QemuProcess.attach(directory)
     return loop.run(_connected(config, directory, process, facts, Mailbox(), config.timeouts.qmp))
 
@@ -98,25 +99,29 @@ def _boot(
             default_ready=guest.ready if guest is not None else None,
         )
         directory.record_file.write_text(json.dumps(asdict(facts)))
-        process = QemuProcess.launch(
-            command_line.argv, directory, host.lease, pass_fds=command_line.fds
-        )
+        process = QemuProcess.launch(command_line.argv, directory, host.lease, pass_fds=command_line.fds)
     try:
         life = loop.run(
             _running(config, directory, process, facts, mailbox, host.scale(accel) * config.timeouts.qmp)
         )
     except BaseException as error:
-        found = process.dismiss(2.0)
+        ended = process.exit()  # before we end it ourselves: did it die on its own?
+        process.dismiss(2.0)
         process.close()
         if isinstance(error, MaqetError) and not isinstance(error, ConfigError):
-            raise _verdict(command_line, found, directory, error) from None
+            raise _verdict(config, command_line, ended, directory, error) from None
         raise
     life.drives = drives
     return life
 
 
 async def _running(
-    config: VmConfig, directory: VmDirectory, process: QemuProcess, facts: LifeFacts, mailbox: Mailbox, time: float
+    config: VmConfig,
+    directory: VmDirectory,
+    process: QemuProcess,
+    facts: LifeFacts,
+    mailbox: Mailbox,
+    time: float,
 ) -> Life:
     life = await _connected(config, directory, process, facts, mailbox, time)
     try:
@@ -128,7 +133,12 @@ async def _running(
 
 
 async def _connected(
-    config: VmConfig, directory: VmDirectory, process: QemuProcess, facts: LifeFacts, mailbox: Mailbox, time: float
+    config: VmConfig,
+    directory: VmDirectory,
+    process: QemuProcess,
+    facts: LifeFacts,
+    mailbox: Mailbox,
+    time: float,
 ) -> Life:
     logs = {name: directory.serial_log(name) for name in config.serial}
     vitals = Vitals(config.name, logs, config.fail_on.patterns, directory.stderr_log, mailbox)
@@ -142,17 +152,25 @@ async def _connected(
 
 
 def _verdict(
-    command_line: CommandLine, found: Exit | None, directory: VmDirectory, error: MaqetError
+    config: VmConfig, command_line: CommandLine, ended: Exit | None, directory: VmDirectory, error: MaqetError
 ) -> StartError:
     """One error for every way a start can fail: what QEMU said, how it ended, its console, what to do."""
     stderr = directory.stderr_log.read_text(errors="replace") if directory.stderr_log.exists() else ""
-    return explain(command_line, found, stderr, _console_tail(directory), cause=error)
+    if ended is not None:
+        return explain(command_line, ended, stderr, _console_tail(directory))
+    return StartError(
+        f"{config.name}: QEMU runs, but its start could not be verified: {error.message}\n"
+        f"QEMU's stderr:\n{stderr.strip() or '(nothing)'}\nthe command line was:\n{command_line.lines()}",
+        hint=error.hint,
+    )
 
 
 def _has_display(command_line: CommandLine) -> bool:
     """Whether there is a screen to take a picture of."""
     text = str(command_line)
-    return any(word in text for word in ("VGA", "-vga std", "virtio-gpu", "virtio-vga", "bochs-display", "ramfb"))
+    return any(
+        word in text for word in ("VGA", "-vga std", "virtio-gpu", "virtio-vga", "bochs-display", "ramfb")
+    )
 
 
 def _console_tail(directory: VmDirectory) -> str:
@@ -228,10 +246,10 @@ def _inputs(
     )
 
 
-def _record(directory: VmDirectory) -> dict[str, object]:
+def _record(directory: VmDirectory) -> LifeFacts:
     try:
-        found = json.loads(directory.record_file.read_text())
+        found: dict[str, Any] = json.loads(directory.record_file.read_text())
     except (OSError, ValueError) as error:
         raise StartError(f"the VM in {directory.path} cannot be joined: {error}") from error
     found["connect"] = tuple(found["connect"])
-    return dict(found)
+    return LifeFacts(**found)

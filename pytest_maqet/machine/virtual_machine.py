@@ -19,7 +19,6 @@ from pytest_maqet.machine.host import Host
 from pytest_maqet.machine.core import MachineCore
 from pytest_maqet.machine.life import Life
 from pytest_maqet.machine.qmp_handle import QmpHandle
-from pytest_maqet.machine.waits import Waits
 
 
 class VirtualMachine(MachineCore):
@@ -30,10 +29,9 @@ class VirtualMachine(MachineCore):
     that cause. Handles may be used from any thread, not from a forked child.
     """
 
-    def __init__(self, config: VmConfig, host: Host, life: Life) -> None:
-        super().__init__(config, host, life)
+    def __init__(self, config: VmConfig, host: Host, life: Life, *, owned: bool = True) -> None:
+        super().__init__(config, host, life, owned=owned)
         self.qmp = QmpHandle(self)
-        self.wait = Waits(self)
         self._access = GuestAccess(self)
 
     def __repr__(self) -> str:
@@ -48,7 +46,7 @@ class VirtualMachine(MachineCore):
 
     @property
     def status(self) -> str:
-        """QEMU's run state ("running", "paused", "shutdown", "guest-panicked"…), or "stopped" without a QEMU."""
+        """QEMU's run state ("running", "paused", "shutdown", "guest-panicked"…), or "stopped"."""
         if self.life.vitals.exit is not None:
             return "stopped"
         return self.on_loop(self.life.run_state(self.deadline(None, self.config.timeouts.qmp)))
@@ -176,7 +174,7 @@ class VirtualMachine(MachineCore):
             self.wait.ready(timeout)
 
     def stop(self, *, timeout: float | None = None) -> None:
-        """Stop the VM: ACPI power button, then `quit` after `timeout` (default `timeouts: stop`), then kill."""
+        """Stop the VM: the ACPI power button, after `timeout` (default `timeouts: stop`) `quit`, then kill."""
         self.refuse_unless_exclusive("stop")
         if self.life.vitals.exit is None:
             self.on_loop(power.stop(self.life, self.deadline(timeout, self.config.timeouts.stop)))

@@ -29,7 +29,7 @@ from pytest_maqet.waiting.pushed import (
 )
 
 if TYPE_CHECKING:
-    from pytest_maqet.machine.virtual_machine import VirtualMachine
+    from pytest_maqet.machine.core import MachineCore
 
 T = TypeVar("T")
 Since = Literal["mark", "start", "now"]
@@ -42,7 +42,7 @@ class Waits:
     at the VM's own ready, if that is later; "start" searches all there is; "now" only what is to come.
     """
 
-    def __init__(self, vm: VirtualMachine) -> None:
+    def __init__(self, vm: MachineCore) -> None:
         self._vm = vm
 
     def ready(self, timeout: float | None = None) -> None:
@@ -80,7 +80,8 @@ class Waits:
 
     def status(self, wanted: str, *, timeout: float | None = None) -> str:
         """Wait for a run state of QEMU, such as "running" or "paused" (RunState in QEMU's QMP reference)."""
-        return self._do(self._condition("status", wanted, deadline := self._deadline(timeout)), deadline)
+        deadline = self._deadline(timeout)
+        return self._do(self._status_condition(wanted, deadline), deadline)
 
     def port(self, port: int, *, banner: str | None = None, timeout: float | None = None) -> bytes:
         """Wait for a listener on a TCP port of the guest; returns the bytes of its banner if one was read.
@@ -89,8 +90,7 @@ class Waits:
         channel, bytes received through the forwarded port are the proof: a connection proves nothing.
         """
         deadline = self._deadline(timeout)
-        arguments = {"port": port, "banner": banner}
-        return self._do(self._condition("port", arguments, deadline), deadline)
+        return self._do(self._port_condition(port, banner, deadline), deadline)
 
     def closed(self, port: int, *, timeout: float | None = None) -> None:
         """Wait until nothing listens on a TCP port of the guest, asked inside it."""
@@ -103,7 +103,7 @@ class Waits:
         """Wait until GET `path` on a port of the guest is answered with `status`; returns the answer."""
         deadline = self._deadline(timeout)
         return self._do(
-            self._condition("http", {"port": port, "path": path, "status": status}, deadline), deadline
+            HttpAnswers(self._vm.life, port, deadline, path=path, status=status), deadline
         )
 
     def agent(self, *, timeout: float | None = None) -> None:
@@ -142,7 +142,7 @@ class Waits:
         from the last one.
         """
         deadline = self._deadline(timeout)
-        what = message or getattr(function, "__name__", repr(function))
+        what = message or str(getattr(function, "__name__", repr(function)))
         seen = ""
         last: Exception | None = None
         for pause in chain(pauses(deadline), [0.0]):
@@ -198,7 +198,10 @@ class Waits:
 
     def _make_console(self, arguments: dict[str, Any], _deadline: Deadline) -> Condition[Any]:
         return self._console_condition(
-            arguments["pattern"], arguments.get("fail"), arguments.get("since", "mark"), arguments.get("console")
+            arguments["pattern"],
+            arguments.get("fail"),
+            arguments.get("since", "mark"),
+            arguments.get("console"),
         )
 
     def _make_event(self, arguments: dict[str, Any], _deadline: Deadline) -> Condition[Any]:
@@ -206,13 +209,10 @@ class Waits:
         return self._event_condition(arguments["name"], "mark", {**data, **(arguments.get("data") or {})})
 
     def _make_status(self, arguments: dict[str, Any], deadline: Deadline) -> Condition[Any]:
-        life = self._vm.life
-        return StatusIs(life.vitals, arguments["value"], lambda: life.run_state(deadline))
+        return self._status_condition(arguments["value"], deadline)
 
     def _make_port(self, arguments: dict[str, Any], deadline: Deadline) -> Condition[Any]:
-        banner = arguments.get("banner")
-        compiled = re.compile(banner.encode(), re.MULTILINE) if banner else None
-        return PortOpen(self._vm.life, int(arguments["port"]), deadline, banner=compiled)
+        return self._port_condition(int(arguments["port"]), arguments.get("banner"), deadline)
 
     def _make_http(self, arguments: dict[str, Any], deadline: Deadline) -> Condition[Any]:
         return HttpAnswers(
@@ -229,6 +229,14 @@ class Waits:
 
     def _make_agent(self, _arguments: dict[str, Any], deadline: Deadline) -> Condition[Any]:
         return AgentAnswers(self._vm.life, deadline)
+
+    def _status_condition(self, wanted: str, deadline: Deadline) -> StatusIs:
+        life = self._vm.life
+        return StatusIs(life.vitals, wanted, lambda: life.run_state(deadline))
+
+    def _port_condition(self, port: int, banner: str | None, deadline: Deadline) -> PortOpen:
+        compiled = re.compile(banner.encode(), re.MULTILINE) if banner else None
+        return PortOpen(self._vm.life, port, deadline, banner=compiled)
 
     def _console_condition(
         self, pattern: str, fail: str | None, since: Since, console: str | None
@@ -273,4 +281,3 @@ class Waits:
 
     def _do(self, condition: Condition[T], deadline: Deadline) -> T:
         return self._vm.on_loop(wait_for(self._vm.life.vitals, condition, deadline))
-
