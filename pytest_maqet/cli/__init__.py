@@ -1,0 +1,1 @@
+"""The command `pytest-maqet`; each of its subcommands is a module here."""

@@ -1,0 +1,1 @@
+"""The embedded guests: `builtin:nano` and `builtin:linux`."""
