@@ -82,7 +82,7 @@ def _problem(caps: Capabilities, name: str) -> _Problem | None:
         return None
     if not runs_natively(caps.target):
         host = os.uname().machine
-        return _Problem(f"it runs no {caps.target} guests on a {host} host", "use a VM of the host's own `arch:`")
+        return _Problem(f"it runs no {caps.target} guests on a {host} host", "use the host's own `arch:`")
     if name == "kvm":
         closed = _closed_device()
         if closed is not None:

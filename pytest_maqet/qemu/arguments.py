@@ -1,8 +1,8 @@
 """The user's raw `arguments:` over the options we make.
 
-Three kinds of option: those that may be given many times are appended; those QEMU takes once with a list of
-keys are merged key by key, the user's value winning; all others replace ours. Options that would take the VM out
-of our hands are refused.
+Three kinds of option: those that may be given many times are appended; those QEMU takes once with a
+list of keys are merged key by key, the user's value winning; all others replace ours. Options that would take
+the VM out of our hands are refused.
 """
 
 from __future__ import annotations
@@ -17,21 +17,35 @@ if TYPE_CHECKING:
     from pytest_maqet.config import VmConfig
 
 #: QEMU takes each of these any number of times, and every time adds something (QEMU manual, "Invocation").
-_REPEATABLE = frozenset(
-    "acpitable add-fd audiodev blockdev chardev compat debugcon device drive dfilter fda fdb fsdev fw_cfg global"
-    " hda hdb hdc hdd iscsi mon monitor mtdblock net netdev nic numa object option-rom parallel pflash plugin qmp"
-    " qmp-pretty sd semihosting-config serial set smbios spice tpmdev trace usbdevice virtfs vnc watchdog".split()
-)
+# fmt: off
+_REPEATABLE = frozenset({
+    "L", "acpitable", "add-fd", "audiodev", "blockdev", "chardev", "compat", "debugcon", "device",
+    "dfilter", "drive", "fda", "fdb", "fsdev", "fw_cfg", "global", "hda", "hdb", "hdc", "hdd", "iscsi",
+    "mon", "monitor", "mtdblock", "net", "netdev", "nic", "numa", "object", "option-rom", "parallel",
+    "pflash", "plugin", "prom-env", "qmp", "qmp-pretty", "sd", "serial", "set", "smbios", "spice",
+    "tpmdev", "trace", "usbdevice", "virtfs", "vnc",
+})
+# fmt: on
 #: Taken once, as a list of keys that can be said one by one; with the name of the key that needs no name.
-_MERGED = {"smp": "cpus", "m": "size", "boot": "order", "name": "guest", "rtc": None, "action": None, "msg": None}
+_MERGED = {
+    "accel": "accel",
+    "action": None,
+    "boot": "order",
+    "m": "size",
+    "msg": None,
+    "name": "guest",
+    "rtc": None,
+    "smp": "cpus",
+}
 #: Other spellings of the same option.
-_SAME = {"M": "machine", "enable-kvm": "accel", "no-reboot": "no-reboot", "uuid": "uuid"}
+_SAME = {"M": "machine"}
 #: What would break the plugin's hold on the VM, with what to do instead.
 _REFUSED = {
     "S": "every VM is started paused and set going by the plugin; use `vm.pause()`",
     "daemonize": "QEMU must stay a child of its keeper, or it could be left behind",
     "pidfile": "the VM's own directory has it; `vm.pid` is the process id",
     "nographic": "it takes away the serial port and the monitor; say `display: none`, which is the default",
+    "enable-kvm": "the accelerator is tried before it is used; say `accel: kvm`",
     "incoming": "a VM's saved state is loaded by the plugin",
     "preconfig": "the machine would wait for commands the plugin does not send",
     "readconfig": "a file could take away what the plugin needs; say its content under `arguments:`",
@@ -65,9 +79,21 @@ def merged(config: VmConfig, ours: Sequence[Option]) -> list[Option]:
                 f"VM '{config.name}': the raw argument '-{name}' cannot be used: {_REFUSED[name]}",
                 hint=f"take '{name}' out of `arguments:`",
             )
+        if name == "accel":
+            _check_accelerator(config, options, argument.value or "")
         if name != "machine":  # has become part of the machine's text already
             _put(options, Option(argument.option, argument.value), name)
     return options
+
+
+def _check_accelerator(config: VmConfig, options: Sequence[Option], said: str) -> None:
+    chosen = next((option.value for option in options if option.name == "accel"), None)
+    named = next((value for key, value in split_option(said) if key in (None, "accel")), chosen)
+    if named != chosen:
+        raise ConfigError(
+            f"VM '{config.name}': the raw argument '-accel' names {named}, but {chosen} was chosen",
+            hint=f"say `accel: {named}`; `arguments:` may only add to it (`{{accel: {{thread: single}}}}`)",
+        )
 
 
 def _put(options: list[Option], said: Option, name: str) -> None:

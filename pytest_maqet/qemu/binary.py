@@ -56,7 +56,10 @@ def install_hint(arch: str) -> str:
     """How to get the QEMU of a target architecture on the common distributions."""
     debian = _DEBIAN.get(arch, "qemu-system-misc")
     fedora = _FEDORA.get(arch, f"qemu-system-{arch}")
-    return f"install it: `apt install {debian} qemu-utils` (Debian, Ubuntu) or `dnf install {fedora} qemu-img` (Fedora)"
+    return (
+        f"install it: `apt install {debian} qemu-utils` (Debian, Ubuntu) "
+        f"or `dnf install {fedora} qemu-img` (Fedora)"
+    )
 
 
 def _named(binary: str, config: VmConfig) -> Path:
@@ -70,7 +73,9 @@ def _named(binary: str, config: VmConfig) -> Path:
     if path.is_dir():
         raise StartError(f"{where} is a directory; a QEMU program is wanted")
     if not path.exists():
-        raise StartError(f"{where} does not exist", hint="correct the path, or leave `binary:` out to search the PATH")
+        raise StartError(
+            f"{where} does not exist", hint="correct the path, or leave `binary:` out to search the PATH"
+        )
     if not os.access(path, os.X_OK):
         raise StartError(f"{where} is not executable", hint=f"chmod +x {path}")
     return path

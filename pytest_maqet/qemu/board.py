@@ -11,14 +11,20 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass
 
 from pytest_maqet.qemu.capabilities import Capabilities
 from pytest_maqet.qemu.kept_answers import digest, keep_answer, only_one_asks, read_answer
 from pytest_maqet.qemu.question import QuestionError, ask
 
 _KIND = "qemu-boards"
+
+#: What we would like to add to every machine, with the options that try it.
+_EXTRAS = {
+    "vmgenid": ("-device", "vmgenid,guid=auto"),
+    "cpu_max": ("-cpu", "max"),
+    "vga": ("-vga", "std"),
+}
 
 _known: dict[str, Board] = {}
 _known_lock = threading.Lock()
@@ -28,12 +34,14 @@ _known_lock = threading.Lock()
 class Board:
     """The buses of a machine as name → type ("pcie.0" → "PCIE"), and which extras it takes.
 
-    `vmgenid`: it can have a generation id; `cpu_max`: it takes the CPU model `max`.
+    `vmgenid`: it can have a generation id; `cpu_max`: it takes the CPU model `max`; `vga`: it makes a
+    graphics card of `-vga std`.
     """
 
     buses: Mapping[str, str]
-    vmgenid: bool
-    cpu_max: bool
+    vmgenid: bool = False
+    cpu_max: bool = False
+    vga: bool = False
 
     @property
     def pcie(self) -> str | None:
@@ -72,7 +80,7 @@ def board(caps: Capabilities, machine: str) -> Board:
     """The board of `machine`: the text of a `-machine` option, as "q35" or "microvm,pcie=on".
 
     A machine that can't be created by itself, as one that wants a memory backend, is asked for without
-    its options; one that can't be created even so has no buses we know of, and gets no device it was not told.
+    its options; one that can't be created even so has no buses we know of, and gets no extra devices.
     """
     key = digest(caps.build, str(caps.binary), machine)
     with _known_lock:
@@ -87,47 +95,53 @@ def _asked_and_kept(caps: Capabilities, machine: str, key: str) -> Board:
         if kept is not None:
             return kept
         found = _asked(caps, machine)
-        keep_answer(
-            _KIND, key, {"buses": dict(found.buses), "vmgenid": found.vmgenid, "cpu_max": found.cpu_max}
-        )
+        keep_answer(_KIND, key, asdict(found))
         return found
 
 
 def _asked(caps: Capabilities, machine: str) -> Board:
     name = machine.partition(",")[0]
     for text in dict.fromkeys((machine, name)):
-        for vmgenid, cpu_max in ((True, True), (False, True), (True, False), (False, False)):
-            buses = _buses(caps, text, vmgenid=vmgenid, cpu_max=cpu_max)
-            if buses is not None:
-                return Board(buses=buses, vmgenid=vmgenid and "vmgenid" in caps.devices, cpu_max=cpu_max)
-    return Board(buses={}, vmgenid=False, cpu_max=False)
+        tree = _tree(caps, text, ())
+        if tree is not None:
+            return _board(caps, text, tree)
+    return Board(buses={})
 
 
-def _buses(caps: Capabilities, machine: str, *, vmgenid: bool, cpu_max: bool) -> dict[str, str] | None:
-    wanted = ["-machine", machine]
+def _board(caps: Capabilities, machine: str, bare: str) -> Board:
+    # Together first, which is one question for the usual machines; each alone where that is refused.
+    tree = _tree(caps, machine, tuple(_EXTRAS))
+    trees = {name: tree or _tree(caps, machine, (name,)) for name in _EXTRAS}
+    buses: dict[str, str] = dict(re.findall(r"^ *bus: (\S+)\n *type (\S+)", bare, re.MULTILINE))
+    return Board(
+        buses=buses,
+        vmgenid="dev: vmgenid" in (trees["vmgenid"] or ""),
+        cpu_max=trees["cpu_max"] is not None,
+        vga="dev: VGA" in (trees["vga"] or ""),
+    )
+
+
+def _tree(caps: Capabilities, machine: str, extras: Sequence[str]) -> str | None:
+    """The machine's devices as `info qtree` shows them, or None when QEMU refuses to make it."""
+    arguments = ["-machine", machine]
     if "tcg" in caps.accelerators:
-        wanted += ["-accel", "tcg"]
-    if cpu_max:
-        wanted += ["-cpu", "max"]
-    if vmgenid and "vmgenid" in caps.devices:
-        wanted += ["-device", "vmgenid,guid=auto"]
-    return _read_tree(caps.binary, wanted)
-
-
-def _read_tree(binary: Path, arguments: Sequence[str]) -> dict[str, str] | None:
+        arguments += ["-accel", "tcg"]
+    for extra in extras:
+        arguments += _EXTRAS[extra]
     command = ("human-monitor-command", {"command-line": "info qtree"})
     try:
-        (tree,) = ask(binary, arguments, [command])
+        (tree,) = ask(caps.binary, arguments, [command])
     except QuestionError:
         return None
-    return dict(re.findall(r"^ *bus: (\S+)\n *type (\S+)", str(tree).replace("\r", ""), re.MULTILINE))
+    return str(tree).replace("\r", "")
 
 
 def _kept(key: str) -> Board | None:
     answer = read_answer(_KIND, key)
-    if answer is None:
+    try:
+        found = None if answer is None else Board(**answer)
+    except TypeError:
+        return None  # kept by another version of this package, or damaged
+    if found is None or not isinstance(found.buses, dict):
         return None
-    buses, vmgenid, cpu_max = (answer.get(name) for name in ("buses", "vmgenid", "cpu_max"))
-    if not isinstance(buses, dict) or not isinstance(vmgenid, bool) or not isinstance(cpu_max, bool):
-        return None
-    return Board(buses=buses, vmgenid=vmgenid, cpu_max=cpu_max)
+    return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import threading
@@ -75,7 +74,7 @@ class Capabilities:
 def capabilities(binary: Path) -> Capabilities:
     """What `binary` can do: asked by QMP the first time, some 0.1 s, and read from the host cache after that.
 
-    The answer belongs to the file (its real path, size, modification time and inode), so an upgrade asks anew.
+    The answer belongs to the file (real path, size, modification time, inode), so an upgrade asks anew.
     Raises `StartError` when the file is no QEMU.
     """
     build = _build(binary)
@@ -172,12 +171,16 @@ def _flags(help_text: str) -> frozenset[str]:
 def _output(binary: Path, argument: str) -> str:
     try:
         done = subprocess.run(
-            [str(binary), argument], capture_output=True, stdin=subprocess.DEVNULL, timeout=_PATIENCE, check=False
+            [str(binary), argument],
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            timeout=_PATIENCE,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         raise StartError(f"{binary} {argument} did not end in {_PATIENCE:g} s; is it a QEMU?") from None
     except OSError as error:
-        raise StartError(f"the QEMU program {binary} cannot be executed: {os.strerror(error.errno or 0)}") from error
+        raise StartError(f"the QEMU program {binary} cannot be executed: {error.strerror}") from error
     return done.stdout.decode(errors="replace")
 
 

@@ -1,4 +1,4 @@
-"""The command line of a VM: one builder for each concern, put together and overlaid with the user's arguments."""
+"""The command line of a VM: one builder for each concern, overlaid with the user's arguments."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class CommandLine:
         """The same with one option a line, still to paste into a shell."""
         rows: list[list[str]] = [[str(self.binary)]]
         for argument in self.arguments:
-            # Values never begin with a dash: every one is an option's own text or a path made absolute.
+            # A value that begins with a dash gets a line of its own too; the shell does not mind.
             if argument.startswith("-"):
                 rows.append([argument])
             else:
@@ -68,9 +68,9 @@ def build(config: VmConfig, caps: Capabilities, accelerator: str, inputs: Inputs
     found = board(caps, machine)
     ours = [
         *_process(config, inputs),
-        *machine_options(config, caps, found, machine, accelerator),
+        *machine_options(config, found, machine, accelerator),
         *boot_options(inputs),
-        *screen_options(config, caps, found, inputs),
+        *screen_options(config, found, inputs),
         *end_actions(),
         *monitor_options(inputs.monitors),
         *serial_options(config.name, machine, caps, found, inputs.serial),
@@ -99,7 +99,8 @@ def _process(config: VmConfig, inputs: Inputs) -> list[Option]:
 
 def _firmware_picks(config: VmConfig, inputs: Inputs) -> bool:
     """Whether drives get an order to be booted in: not beside a kernel, nor beside the user's own order."""
-    return inputs.kernel is None and not any(argument.option == "boot" for argument in config.arguments)
+    raw = {argument.option for argument in config.arguments}
+    return inputs.kernel is None and not raw & {"boot", "kernel"}
 
 
 def _network(
@@ -110,9 +111,8 @@ def _network(
     return [
         option
         for number, network in enumerate(config.network)
-        for option in user_network(
-            config.name, machine, caps, found, number, getattr(network, "forward", {}), rom=rom
-        )
+        for option in user_network(config.name, machine, caps, found, number, network.forward, rom=rom)
+        if network.kind == "user"
     ]
 
 

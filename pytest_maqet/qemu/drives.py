@@ -126,7 +126,7 @@ def _device(places: _Places, drive: Drive) -> tuple[str, dict[str, Value]]:
         return "nvme", {**values, "serial": serial}
     if drive.readonly:
         raise ConfigError(
-            f"VM '{places.vm}': storage '{drive.name}' is read-only, and {drive.interface} disks cannot be that",
+            f"VM '{places.vm}': storage '{drive.name}' is read-only, which {drive.interface} disks cannot be",
             hint="use `interface: virtio` or `scsi`, or `type: cdrom`",
         )
     return "ide-hd", {**values, **_ata_place(places, drive), "serial": serial}
@@ -138,7 +138,8 @@ def _cdrom(places: _Places, drive: Drive) -> tuple[str, dict[str, Value]]:
         values["drive"] = drive.node_name
     if drive.interface == "nvme":
         raise places.refusal(drive, "has no CD drives on NVMe", "use `interface: ide`, `sata` or `scsi`")
-    if drive.interface in ("scsi", "virtio"):
+    # `ide` is what a CD drive gets where nothing is said, and some machines have no IDE.
+    if drive.interface in ("scsi", "virtio") or (drive.interface == "ide" and not places.found.ide):
         return "scsi-cd", {**values, **places.scsi_place(drive)}
     return "ide-cd", {**values, **_ata_place(places, drive)}
 

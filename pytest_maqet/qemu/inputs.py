@@ -1,4 +1,4 @@
-"""What a command line is built from besides the configuration: files and descriptors made for this one start."""
+"""What a command line is built from besides the configuration: what was made for this one start."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def node_name(name: str) -> str:
 
 @dataclass(frozen=True)
 class Drive:
-    """A disk or CD drive as this start has it: `file` is the overlay, or the image itself where nothing writes.
+    """A disk or CD drive as this start has it: `file` is the overlay, or the image where nothing writes.
 
     `file` None is a CD drive without a disc. `node_name` names the block node to QMP; made from `name` when
     left out. With `interface` "none" there is the node and no device. `volatile`: nobody needs the content
@@ -50,7 +50,7 @@ class Drive:
 
 @dataclass(frozen=True)
 class SerialPort:
-    """A serial port: `fd` is a listening unix socket, `logfile` gets all the guest sends from the first byte."""
+    """A serial port: `fd` is a listening unix socket, `logfile` gets all that the guest sends."""
 
     name: str
     fd: int

@@ -1,8 +1,8 @@
 """Answers of QEMU programs, kept in the host cache as small JSON files.
 
 A kept answer is never trusted further than its shape: whatever is unreadable, half-written or of another
-version counts as not there, and is asked again. Where nothing can be kept (a read-only home), each process asks
-once for itself.
+version counts as not there, and is asked again. Where nothing can be kept (a read-only home), each process
+asks once for itself.
 """
 
 from __future__ import annotations

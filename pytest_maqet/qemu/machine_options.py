@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_maqet.errors import StartError
@@ -10,14 +11,21 @@ from pytest_maqet.qemu.arguments import said_pairs
 from pytest_maqet.qemu.board import Board
 from pytest_maqet.qemu.capabilities import Capabilities
 from pytest_maqet.qemu.inputs import Inputs
-from pytest_maqet.qemu.quoting import Option, option_text
+from pytest_maqet.qemu.quoting import Option, Value, option_text, split_option
 
 if TYPE_CHECKING:
     from pytest_maqet.config import VmConfig
 
 _MIB = 1 << 20
 #: The machine types to take where the user names none, by target; QEMU's own default where it has one.
-_USUAL = {"x86_64": "q35", "i386": "q35", "aarch64": "virt", "arm": "virt", "riscv64": "virt", "riscv32": "virt"}
+_USUAL = {
+    "x86_64": "q35",
+    "i386": "q35",
+    "aarch64": "virt",
+    "arm": "virt",
+    "riscv64": "virt",
+    "riscv32": "virt",
+}
 #: Free sockets for devices plugged in while the guest runs; pcie.0 itself takes none.
 _SPARE_ROOT_PORTS = 4
 
@@ -29,14 +37,14 @@ def machine_text(config: VmConfig, caps: Capabilities) -> str:
     now is not loaded into another machine after an upgrade.
     Raises `StartError` with the nearest names when there is no such type.
     """
-    wanted = config.machine or ""
-    name, _, rest = wanted.partition(",")
-    options = dict(pair.partition("=")[::2] for pair in rest.split(",") if pair)
-    for key, value in said_pairs(config, "machine"):
+    name = ""
+    options: dict[str, Value] = {}
+    said = split_option(config.machine) if config.machine else []
+    for key, value in (*said, *said_pairs(config, "machine")):
         if key in (None, "type"):
             name = value
         else:
-            options[str(key)] = value
+            options[key] = value
     name = name or _usual_machine(caps)
     machine = caps.machine(name)
     if machine is None:
@@ -51,13 +59,11 @@ def unknown_machine(name: str, caps: Capabilities, who: str) -> StartError:
     known = ", ".join(near or [*usual, *(["microvm"] if caps.machine("microvm") else [])])
     return StartError(
         f"{who} wants machine type {name!r}, which {caps.binary} (QEMU {caps.version_text}) does not have",
-        hint=f"{'nearest' if near else 'there are, among others'}: {known}; all: `{caps.binary} -machine help`",
+        hint=f"{'nearest' if near else 'it has, among others'}: {known}; all: `{caps.binary} -machine help`",
     )
 
 
-def machine_options(
-    config: VmConfig, caps: Capabilities, found: Board, machine: str, accelerator: str
-) -> list[Option]:
+def machine_options(config: VmConfig, found: Board, machine: str, accelerator: str) -> list[Option]:
     """Type, accelerator, processor, memory, firmware and clock."""
     options = [
         Option("machine", machine),
@@ -65,8 +71,11 @@ def machine_options(
         *_processors(config, found, accelerator),
         Option("m", _memory(config.memory)),
     ]
-    if config.firmware not in (None, "bios", "uefi"):
+    if isinstance(config.firmware, Path):
         options.append(Option("bios", str(config.firmware)))
+    if config.rtc is not None:
+        clock = {"base": config.rtc.base, "clock": config.rtc.clock, "driftfix": config.rtc.driftfix}
+        options.append(Option("rtc", option_text(None, clock)))
     return options
 
 
@@ -82,13 +91,13 @@ def boot_options(inputs: Inputs) -> list[Option]:
     return options
 
 
-def screen_options(config: VmConfig, caps: Capabilities, found: Board, inputs: Inputs) -> list[Option]:
+def screen_options(config: VmConfig, found: Board, inputs: Inputs) -> list[Option]:
     """Where the screen is shown, and on which graphics card."""
     vga = config.vga
     if vga is None:
         # A kernel booted directly talks on the serial port; an image may want to show a boot loader.
         image_boots = bool(inputs.drives) and inputs.kernel is None
-        vga = "std" if image_boots and found.pci and "VGA" in caps.devices else "none"
+        vga = "std" if image_boots and found.vga else "none"
     return [Option("display", config.display), Option("vga", vga)]
 
 

@@ -48,16 +48,18 @@ def serial_options(
         options.append(listening_socket(name, port.fd, logfile=port.logfile, logappend=True))
         if number == 0:
             options.append(Option("serial", f"chardev:{name}"))
-        elif found.isa and number < _ISA_PORTS and "isa-serial" in caps.devices:
-            options.append(Option("device", option_text("isa-serial", {"chardev": name, "id": f"{name}-device"})))
+            continue
+        if found.isa and number < _ISA_PORTS and "isa-serial" in caps.devices:
+            model = "isa-serial"
         elif found.pci and "pci-serial" in caps.devices:
-            options.append(Option("device", option_text("pci-serial", {"chardev": name, "id": f"{name}-device"})))
+            model = "pci-serial"
         else:
             raise ConfigError(
                 f"VM '{vm}': machine {machine} has no place for serial port '{port.name}' "
                 f"({len(ports)} are wanted)",
                 hint="name fewer ports under `serial:`, or use machine q35",
             )
+        options.append(Option("device", option_text(model, {"chardev": name, "id": f"{name}-device"})))
     return options
 
 
@@ -76,7 +78,14 @@ def agent_options(found: Board, fd: int | None) -> list[Option]:
 
 
 def user_network(
-    vm: str, machine: str, caps: Capabilities, found: Board, number: int, forward: Mapping[str, int], *, rom: bool
+    vm: str,
+    machine: str,
+    caps: Capabilities,
+    found: Board,
+    number: int,
+    forward: Mapping[str, int],
+    *,
+    rom: bool,
 ) -> list[Option]:
     """Network card `net<number>` behind QEMU's own NAT, with a free host port for each forwarded guest port.
 

@@ -26,7 +26,7 @@ BOOT_SECTOR = bytes.fromhex(
 WORD = b"maqet\n"
 #: The firmware reads no boot sector from a smaller disk.
 _DISK_SIZE = 1 << 20
-#: Seconds for the probe guest, which needs 0.15 s under TCG, less under KVM, and 4 s under a KVM that pretends.
+#: Seconds for the probe guest: it needs 0.15 s under TCG, less under KVM, and 4 s under a KVM that pretends.
 PATIENCE = 1.0
 #: Seconds it may take when the host was too busy to give it `PATIENCE` seconds of processor time before.
 _BUSY_PATIENCE = 5.0
@@ -56,7 +56,7 @@ def has_probe_guest(caps: Capabilities) -> bool:
 
 
 def probe(caps: Capabilities, accelerator: str, cpu: str, *, patience: float = PATIENCE) -> Verdict:
-    """Run the probe guest with `-accel accelerator -cpu cpu` and tell whether it ran within `patience` seconds.
+    """Run the probe guest with `-accel accelerator -cpu cpu` and tell whether it ran in `patience` seconds.
 
     A host that is busy gets more time, until the guest has had `patience` seconds of the processor.
     """
@@ -89,7 +89,18 @@ def _machine(caps: Capabilities) -> str | None:
 def _argv(caps: Capabilities, accelerator: str, cpu: str, disk: int) -> list[str]:
     return [
         *(str(caps.binary), "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
-        *("-machine", str(_machine(caps)), "-accel", accelerator, "-cpu", cpu, "-m", "16M", "-serial", "stdio"),
+        *(
+            "-machine",
+            str(_machine(caps)),
+            "-accel",
+            accelerator,
+            "-cpu",
+            cpu,
+            "-m",
+            "16M",
+            "-serial",
+            "stdio",
+        ),
         *("-add-fd", f"fd={disk},set=1"),
         *("-blockdev", "driver=raw,node-name=disk,file.driver=file,file.filename=/dev/fdset/1"),
         *("-device", "ide-hd,drive=disk,bootindex=1"),

@@ -22,9 +22,7 @@ class QuestionError(StartError):
         self.reason = reason
 
 
-def ask(
-    binary: Path, arguments: Sequence[str], commands: Sequence[tuple[str, dict[str, Any]]]
-) -> list[Any]:
+def ask(binary: Path, arguments: Sequence[str], commands: Sequence[tuple[str, dict[str, Any]]]) -> list[Any]:
     """QEMU's answers to QMP `commands`, in order; None for a command it does not know or refuses.
 
     `arguments` describe the machine; it is created and never run (`-S`).
@@ -32,7 +30,17 @@ def ask(
     """
     asked = [("qmp_capabilities", {}), *commands, ("quit", {})]
     lines = "".join(json.dumps({"execute": name, "arguments": given}) + "\n" for name, given in asked)
-    argv = [str(binary), "-S", "-nodefaults", "-no-user-config", "-display", "none", *arguments, "-qmp", "stdio"]
+    argv = [
+        str(binary),
+        "-S",
+        "-nodefaults",
+        "-no-user-config",
+        "-display",
+        "none",
+        *arguments,
+        "-qmp",
+        "stdio",
+    ]
     try:
         done = subprocess.run(argv, input=lines.encode(), capture_output=True, timeout=_PATIENCE, check=False)
     except subprocess.TimeoutExpired:

@@ -51,7 +51,7 @@ def _split_at_single_commas(text: str) -> list[str]:
     return [part.replace(marker, ",") for part in text.replace(",,", marker).split(",")]
 
 
-def _text(value: str | int | bool | Path) -> str:
+def _text(value: Value) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     return str(value)
