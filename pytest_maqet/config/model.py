@@ -1,0 +1,17 @@
+"""What all models of the configuration have in common."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Model(BaseModel):
+    """A part of the configuration: never changed, and without keys that nobody knows."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+        ser_json_inf_nan="strings",
+        protected_namespaces=(),
+    )

@@ -1,0 +1,68 @@
+"""All faults of a configuration, collected and shown together."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+from pytest_maqet.errors import ConfigError
+
+#: This many faults are shown; the rest is counted.
+MOST_SHOWN = 50
+
+
+class Problems:
+    """Faults found so far, one line each, in the order found and without repeats."""
+
+    def __init__(self) -> None:
+        self._lines: dict[str, None] = {}
+        self._seen: set[tuple[str, str]] = set()
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def add(self, where: str, key_path: str, found: str, allowed: str = "", suggestion: str = "") -> None:
+        """One fault: `where: key.path: what was found; what is allowed; did you mean 'x'?`."""
+        if where[-1:].isdigit():  # the same spot of a file, reached through `defaults:` or `extends:` again
+            if (where, found) in self._seen:
+                return
+            self._seen.add((where, found))
+        parts = [found, allowed, f"did you mean {suggestion!r}?" if suggestion else ""]
+        said = "; ".join(part for part in parts if part)
+        self._lines.setdefault(": ".join(part for part in (where, key_path, said) if part))
+
+    def check(self) -> None:
+        """Raise ConfigError with all of them, if there are any."""
+        if self._lines:
+            raise config_error(tuple(self._lines))
+
+
+def config_error(lines: Sequence[str], hint: str | None = None) -> ConfigError:
+    """The error that shows these faults; `problems` of it has all of them."""
+    if len(lines) == 1:
+        return ConfigError(lines[0], problems=lines, hint=hint)
+    shown = [f"the configuration has {len(lines)} problems:", *(f"  {line}" for line in lines[:MOST_SHOWN])]
+    if len(lines) > MOST_SHOWN:
+        shown.append(f"  … and {len(lines) - MOST_SHOWN} more")
+    return ConfigError("\n".join(shown), problems=lines, hint=hint)
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The one of `known` that looks most like `word`, or nothing when none does."""
+    if len(word) > 100:
+        return ""
+    found = difflib.get_close_matches(word.lower(), sorted(known), n=1, cutoff=0.6)
+    return found[0] if found else ""
+
+
+def listed(words: Iterable[str], most: int = 20) -> str:
+    """Words for a message, cut when there are too many."""
+    every = list(words)
+    more = f", … ({len(every)} in all)" if len(every) > most else ""
+    return ", ".join(every[:most]) + more
+
+
+def shown(value: object, most: int = 60) -> str:
+    """A value as it may stand in a message, cut to `most` characters, without control characters."""
+    text = repr(value)
+    return text if len(text) <= most else f"{text[: most - 1]}…"
