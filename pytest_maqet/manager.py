@@ -1,0 +1,298 @@
+"""Which VM, for whom, until when: the VMs of one process of a run.
+
+Knows scopes by name and owner only, so that it can be used, and tested, without pytest.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pytest_maqet.config import Config, VmConfig
+from pytest_maqet.errors import MaqetError, NotSupported
+from pytest_maqet.machine import VirtualMachine
+from pytest_maqet.machine.host import Host
+from pytest_maqet.manager_failures import FailureMemory
+from pytest_maqet.manager_launch import HandStarted, Launcher, Listener
+from pytest_maqet.manager_parallel import at_once
+from pytest_maqet.manager_records import Ledger, Spoiled, StartRecord, merged
+from pytest_maqet.manager_run import RunSide
+from pytest_maqet.manager_sharing import SharedVms
+from pytest_maqet.manager_wishes import BY_HAND, Live, Scope, Wanted
+from pytest_maqet.runs.locks import held_lock
+from pytest_maqet.runs.vm_directory import VmDirectory
+from pytest_maqet.settings import Settings, thread_bound
+
+
+class Manager:
+    """The VMs of one process.
+
+    `config` is the configuration and `run_dir` the run's private directory. Use `acquire` for VMs that end
+    with a scope; `start` and `stop` are for tests that want to do it by hand.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        settings: Settings,
+        *,
+        worker: str = "main",
+        workers: int = 1,
+        run_id: str | None = None,
+        listener: Listener,
+    ) -> None:
+        self.config = config
+        #: The test that runs now, for locks, records and errors.
+        self.test = ""
+        #: Whether the current test is run again after a failure: then failed starts are tried again too.
+        self.retrying = False
+        #: Where the current test's artifacts go.
+        self.artifacts = settings.artifacts
+        self.ledger = Ledger(worker)
+        self._settings = settings
+        self._launcher = Launcher(listener)
+        self._threads = thread_bound(workers)
+        self._monitors = workers + 2
+        self._run = RunSide(worker, run_id)
+        self._failures = FailureMemory(self._run.directory.path / "failures")
+        self._shared = SharedVms(self._run.directory, lambda: f"{worker}, {self.test or 'no test'}")
+        self._lives: list[Live] = []
+        self._failed_ahead: dict[tuple[Scope, str, str], BaseException] = {}
+        self._guard = threading.RLock()
+
+    @property
+    def run_dir(self) -> Path:
+        """The run's private directory: sockets, logs and disks of its VMs. It goes with the run."""
+        return self._run.directory.path
+
+    # -- by hand -------------------------------------------------------------------------------------------
+
+    def start(self, name: str, **overrides: Any) -> HandStarted:
+        """Start one more VM, of its own; `stop` ends it, a `with` block does, and the session's end.
+
+        Overrides as in the `maqet` marker. Raises ConfigError, StartError and whatever a start can raise.
+        """
+        config = self.config.vm(name, {**overrides, "scope": "session"}, source="maqet.start(…)")
+        wanted = Wanted(config, BY_HAND, shared=False, overrides=overrides, kind=HandStarted)
+        vm = self.acquire(wanted).vm
+        assert isinstance(vm, HandStarted)
+        return vm
+
+    def take_evidence(self) -> list[tuple[str, str]]:
+        """Titles and texts of what VMs that did not become ready had to show, since the last call."""
+        taken, self._launcher.evidence = self._launcher.evidence, []
+        return taken
+
+    def stop(self, vm: VirtualMachine) -> None:
+        """End a VM now, whoever started it. Idempotent."""
+        with self._guard:
+            ending = [live for live in self._lives if live.vm is vm]
+            self._lives = [live for live in self._lives if live.vm is not vm]
+        for live in ending:
+            self._end(live)
+
+    def template(self, name: str, **_options: Any) -> None:
+        """Not supported yet."""
+        raise NotSupported(
+            f"maqet.template({name!r}) is not supported yet",
+            hint="let the test, or a fixture of wider scope, prepare the VM",
+        )
+
+    def user_lock(self, name: str, timeout: float) -> AbstractContextManager[Any]:
+        """A named lock of the suite's own, across all workers of the run; none of ours has its file."""
+        scaled = timeout * (self._settings.timeout_scale or 1.0)
+        owner = f"{self.ledger.worker}, {self.test or 'no test'}"
+        path = self._run.directory.lock_path(f"user-{name}")
+        return held_lock(path, timeout=scaled, what=f"vm_start_lock({name!r})", owner=owner)
+
+    def stats(self) -> dict[str, Any]:
+        """What this process has done so far: counts, and one record per start (see `manager_records`)."""
+        return merged([self.ledger.export()])
+
+    # -- for scopes ----------------------------------------------------------------------------------------
+
+    def acquire(self, wanted: Wanted) -> Live:
+        """The VM that is wanted: the one that lives in its scope already, else a new one.
+
+        Raises what its start raises; a start that failed before in this run fails at once with that cause.
+        """
+        ahead = self._failed_ahead.pop(wanted.identity, None)
+        if ahead is not None:
+            raise ahead
+        live = self.find(wanted)
+        if live is None:
+            live = self._start(wanted)
+        elif live.spoiled:
+            self._replace(live)
+        live.last_test = self.test
+        return live
+
+    def acquire_ahead(self, several: Sequence[Wanted]) -> None:
+        """Start all that are wanted at once; a failure is kept for the `acquire` that asks for that VM."""
+        missing = {wanted.identity: wanted for wanted in several if self.find(wanted) is None}
+        if len(missing) < 2:
+            return  # nothing to gain over its own acquire
+        before = set(map(id, self._lives))
+        try:
+            outcomes = at_once([partial(self._start, wanted) for wanted in missing.values()], self._threads)
+        except BaseException:
+            self._launcher.abandon()
+            self._drop([live for live in self._lives if id(live) not in before])
+            raise
+        for identity, error in zip(missing, outcomes, strict=True):
+            if error is not None:
+                self._failed_ahead[identity] = error
+
+    def find(self, wanted: Wanted) -> Live | None:
+        """The living VM that answers this wish."""
+        if not wanted.shared:
+            return None
+        with self._guard:
+            return next(
+                (
+                    live
+                    for live in self._lives
+                    if live.shared and (live.scope, live.config.name, live.config.key) == wanted.identity
+                ),
+                None,
+            )
+
+    @property
+    def lives(self) -> tuple[Live, ...]:
+        """All VMs that are alive, in the order of their starts."""
+        with self._guard:
+            return tuple(self._lives)
+
+    def end_scope(self, scope: Scope) -> None:
+        """End all VMs of a scope, at once. Idempotent; one that cannot be ended does not keep the others."""
+        self._failed_ahead = {key: error for key, error in self._failed_ahead.items() if key[0] != scope}
+        self._drop([live for live in self.lives if live.scope == scope])
+
+    def close(self) -> None:
+        """End everything that is left and give up the run; idempotent."""
+        self._drop(list(self.lives))
+        self._run.close()
+
+    # -- health --------------------------------------------------------------------------------------------
+
+    def inspect(self) -> list[Spoiled]:
+        """Look at every VM that outlives the current test; those left unusable are noted, and returned."""
+        found = []
+        for live in self.lives:
+            if live.spoiled:
+                continue
+            live.spoiled = live.vm.health()
+            if live.spoiled:
+                one = Spoiled(live.config.name, live.spoiled, self.test, self.ledger.worker)
+                self.ledger.spoiled.append(one)
+                found.append(one)
+        return found
+
+    def replace_spoiled(self, needed: Callable[[Live], bool]) -> None:
+        """Put fresh QEMUs behind the handles of unusable VMs, where `needed` says so."""
+        spoiled = [live for live in self.lives if live.spoiled and needed(live)]
+        errors = at_once([partial(self._replace, live) for live in spoiled], self._threads)
+        for error in errors:
+            if error is not None:
+                raise error
+
+    # -- starts and ends -----------------------------------------------------------------------------------
+
+    def _host(self, wanted: Wanted) -> Host:
+        config = wanted.config
+
+        def reconfigure(_config: VmConfig, overrides: Mapping[str, Any]) -> VmConfig:
+            return self.config.vm(
+                config.name,
+                {**wanted.overrides, **overrides, "scope": config.scope},
+                fixture_values=wanted.fixture_values,
+                source=f"{config.name}.start(…)",
+            )
+
+        return Host(
+            run=self._run.directory,
+            lease=self._run.lease_for(config.scope),
+            artifacts=self.artifacts,
+            accel=self._settings.accel,
+            timeout_scale=self._settings.timeout_scale,
+            monitors=self._monitors if config.scope == "run" else 2,
+            report=self._launcher.listener.progress,
+            reconfigure=reconfigure,
+        )
+
+    def _start(self, wanted: Wanted) -> Live:
+        """Start or join one VM, keep the books, and register it."""
+        config = wanted.config
+        record = self.ledger.begin(config.name, wanted.scope.kind, self.test)
+        try:
+            if not self.retrying:
+                self._check_memory(config)
+            vm = self._bring_up(wanted, record)
+        except BaseException as error:
+            self._failed(config, record, error)
+            raise
+        record.ready = time.time()
+        live = Live(vm, config, wanted.scope, wanted.shared, last_test=self.test)
+        with self._guard:
+            self._lives.append(live)
+        return live
+
+    def _check_memory(self, config: VmConfig) -> None:
+        try:
+            self._failures.check(config)
+        except MaqetError:
+            self.ledger.remembered += 1
+            raise
+
+    def _bring_up(self, wanted: Wanted, record: StartRecord) -> VirtualMachine:
+        config, host = wanted.config, self._host(wanted)
+        launch = partial(self._launcher.launch, config, host, wanted.kind)
+        if config.scope != "run" or not wanted.shared:
+            return launch()
+
+        def join(directory: VmDirectory) -> VirtualMachine:
+            return self._launcher.join(directory, config, host)
+
+        return self._shared.obtain(config, record, self._lock_timeout(config), launch, join)
+
+    def _replace(self, live: Live) -> None:
+        record = self.ledger.begin(live.config.name, live.scope.kind, self.test)
+        record.how = "replace"
+        try:
+            if live.config.scope == "run":
+                self._shared.replace(live.config, live.vm, record, self._lock_timeout(live.config))
+            else:
+                live.vm.relaunch()
+        except BaseException as error:
+            self._failed(live.config, record, error)
+            raise
+        record.ready = time.time()
+        live.spoiled = None
+
+    def _failed(self, config: VmConfig, record: StartRecord, error: BaseException) -> None:
+        record.how = "failed"
+        record.error = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        self._failures.remember(config, error, test=self.test, worker=self.ledger.worker)
+
+    def _lock_timeout(self, config: VmConfig) -> float:
+        return config.timeouts.lock * (self._settings.timeout_scale or 1.0)
+
+    def _drop(self, ending: Sequence[Live]) -> None:
+        """Take VMs off the books and end them, at once."""
+        dropped = set(map(id, ending))
+        with self._guard:
+            self._lives = [live for live in self._lives if id(live) not in dropped]
+        errors = at_once([partial(self._end, live) for live in ending], self._threads)
+        for error in errors:
+            if error is not None:
+                raise error
+
+    def _end(self, live: Live) -> None:
+        with suppress(MaqetError):
+            self._launcher.listener.stopping(live.vm)
+        live.vm.close()

@@ -1,0 +1,67 @@
+"""The memory of starts that failed: the same start is not tried again in a run.
+
+A VM that cannot start would otherwise cost every test that uses it the whole ready time-out, on every worker.
+Only finished failures of the VM itself count: an interrupted start, a lock that was not free or a full disk
+say nothing about the next try.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+
+from pytest_maqet.config import VmConfig
+from pytest_maqet.errors import ConfigError, LockTimeout, MaqetError, StartError
+
+#: System errors that pass: they are the host's, not the VM's.
+_PASSING = frozenset({errno.ENOSPC, errno.ENOMEM, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EAGAIN})
+
+
+class FailureMemory:
+    """Failed starts of a run, in files that all its workers read."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def check(self, config: VmConfig) -> None:
+        """Raise StartError with the first failure's cause when this configuration failed before."""
+        try:
+            found = json.loads(self._file(config).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return
+        raise StartError(
+            f"{config.name} is not started again: the same start failed before in this run, "
+            f"in {found['test']} on {found['worker']}:\n{found['cause']}",
+        )
+
+    def remember(self, config: VmConfig, error: BaseException, *, test: str, worker: str) -> None:
+        """Write a failure down, if it is one that would come again; the first one stays."""
+        if not lasting(error):
+            return
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        record = {"test": test, "worker": worker, "cause": f"{type(error).__name__}: {error}"}
+        draft = self._directory / f".{os.getpid()}-{config.key}"
+        draft.write_text(json.dumps(record), encoding="utf-8")
+        try:
+            os.link(draft, self._file(config))
+        except FileExistsError:
+            pass
+        finally:
+            draft.unlink()
+
+    def _file(self, config: VmConfig) -> Path:
+        return self._directory / f"{config.key}.json"
+
+
+def lasting(error: BaseException) -> bool:
+    """Whether a failure is the VM's own and would come again."""
+    if not isinstance(error, MaqetError) or isinstance(error, (LockTimeout, ConfigError)):
+        return False
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in _PASSING:
+            return False
+        cause = cause.__cause__ or cause.__context__
+    return not any(os.strerror(number) in str(error) for number in (errno.ENOSPC, errno.ENOMEM))

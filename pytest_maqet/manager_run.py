@@ -1,0 +1,42 @@
+"""The run that a manager's VMs belong to: its directory, this process's leases, the sweep of dead runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pytest_maqet.manager_sharing import end_shared_vms
+from pytest_maqet.runs.leases import Lease
+from pytest_maqet.runs.run_directory import RunDirectory
+from pytest_maqet.runs.sweep import sweep
+
+
+class RunSide:
+    """One process's part in a run.
+
+    With a `run_id` the run belongs to somebody else (xdist's controller), who ends it; without one it is
+    this process's own.
+    """
+
+    def __init__(self, worker: str, run_id: str | None) -> None:
+        self.directory = RunDirectory.create(run_id)
+        self._own = run_id is None
+        self._leases = {"run": self.directory.lease("run"), worker: self.directory.lease(worker)}
+        self._worker = worker
+        if self._own:
+            sweep(self.directory.path.parent)
+
+    def lease_for(self, scope: str) -> Path:
+        """The lease that keeps a VM of this scope alive."""
+        return self._lease("run" if scope == "run" else self._worker).path
+
+    def _lease(self, name: str) -> Lease:
+        return self._leases[name]
+
+    def close(self) -> None:
+        """End the run, where it is ours, and give up the leases; idempotent."""
+        if self._own:
+            end_shared_vms(self.directory)
+        for lease in self._leases.values():
+            lease.close()
+        if self._own:
+            self.directory.remove()

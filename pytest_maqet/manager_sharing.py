@@ -1,0 +1,124 @@
+"""VMs of `scope: run`: one for all workers of a run on one host.
+
+A worker that wants one takes the VM's start lock, looks whether another worker has published it, and joins
+it, or starts and publishes it. The lock is held for that only, never while a test runs. Nobody counts users:
+the VM lives until the run is over.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pytest_maqet.config import VmConfig
+from pytest_maqet.errors import MaqetError
+from pytest_maqet.machine import VirtualMachine
+from pytest_maqet.manager_launch import end_for_all, rejoin
+from pytest_maqet.manager_records import StartRecord
+from pytest_maqet.runs.locks import held_lock
+from pytest_maqet.runs.process import QemuProcess
+from pytest_maqet.runs.run_directory import RunDirectory
+from pytest_maqet.runs.vm_directory import VmDirectory
+
+#: How long the end of a run waits for one VM's keeper, in seconds.
+DISMISSAL_SECONDS = 5.0
+
+_PUBLISHED = "shared"
+
+
+class SharedVms:
+    """The `run`-scoped VMs of a run, as this process sees them."""
+
+    def __init__(self, run: RunDirectory, owner: Callable[[], str]) -> None:
+        self._run = run
+        self._owner = owner
+
+    def obtain(
+        self,
+        config: VmConfig,
+        record: StartRecord,
+        lock_timeout: float,
+        launch: Callable[[], VirtualMachine],
+        join: Callable[[VmDirectory], VirtualMachine],
+    ) -> VirtualMachine:
+        """Join the VM if it runs, else launch and publish it.
+
+        Raises LockTimeout naming the holder when another worker's start takes longer than `lock_timeout`
+        seconds, else what `launch` raises.
+        """
+        with self._start_lock(config, record, lock_timeout):
+            running = self._published(config)
+            if running is not None:
+                try:
+                    vm = join(running)
+                except MaqetError:
+                    self._entry(config).unlink(missing_ok=True)
+                else:
+                    record.how = "join"
+                    return vm
+            vm = launch()
+            self._publish(config, vm)
+            return vm
+
+    def replace(self, config: VmConfig, vm: VirtualMachine, record: StartRecord, lock_timeout: float) -> None:
+        """Put a fresh QEMU behind the handle of a VM that was left unusable.
+
+        Another worker may have done it already: then the handle turns to that one.
+        """
+        with self._start_lock(config, record, lock_timeout):
+            running = self._published(config)
+            if running is not None and running.path != vm.workdir:
+                rejoin(vm, running)
+                record.how = "join"
+                return
+            end_for_all(vm)
+            vm.relaunch()
+            self._publish(config, vm)
+
+    @contextmanager
+    def _start_lock(self, config: VmConfig, record: StartRecord, timeout: float) -> Iterator[None]:
+        path = self._run.lock_path(f"vm-{config.name}-{config.key[:12]}")
+        what = f"the start of the run-scoped VM {config.name!r}"
+        try:
+            with held_lock(path, timeout=timeout, what=what, owner=self._owner()):
+                record.lock_acquired = time.time()
+                yield
+        finally:
+            if record.lock_acquired is not None:
+                record.lock_released = time.time()
+
+    def _entry(self, config: VmConfig) -> Path:
+        return self._run.path / _PUBLISHED / f"{config.name}-{config.key[:12]}.json"
+
+    def _published(self, config: VmConfig) -> VmDirectory | None:
+        try:
+            entry = json.loads(self._entry(config).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        return VmDirectory(Path(entry["directory"]))
+
+    def _publish(self, config: VmConfig, vm: VirtualMachine) -> None:
+        entry = self._entry(config)
+        entry.parent.mkdir(mode=0o700, exist_ok=True)
+        draft = entry.with_suffix(f".{os.getpid()}")
+        draft.write_text(json.dumps({"directory": str(vm.workdir)}), encoding="utf-8")
+        draft.replace(entry)
+
+
+def end_shared_vms(run: RunDirectory) -> None:
+    """End every `run`-scoped VM of a run: its last user is gone. Never raises, and takes seconds at most."""
+    for entry in sorted((run.path / _PUBLISHED).glob("*.json")):
+        directory = VmDirectory(Path(json.loads(entry.read_text(encoding="utf-8"))["directory"]))
+        try:
+            process = QemuProcess.attach(directory)
+        except (MaqetError, OSError):
+            continue  # it has ended by itself
+        try:
+            process.dismiss(DISMISSAL_SECONDS)
+        finally:
+            process.close()
+        entry.unlink(missing_ok=True)

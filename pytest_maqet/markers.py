@@ -1,0 +1,171 @@
+"""The markers `maqet` and `maqet_requires`: what they say, and whether they say it right.
+
+Faults are raised as `pytest.UsageError` during collection, where pytest turns them into that test's
+collection error with and without xdist; for unittest methods, which pytest does not parametrise, when the
+test is set up.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+#: Every scope a VM can have, from the narrowest to the widest.
+SCOPES = ("function", "class", "module", "package", "session", "run")
+
+#: The fixtures that read the `maqet` marker, with the scope of each.
+MARKED_FIXTURES = {
+    "vm": "function",
+    "class_vm": "class",
+    "module_vm": "module",
+    "package_vm": "package",
+    "session_vm": "session",
+}
+
+_REQUIREMENTS = ("kvm", "arch", "binary", "qemu", "guest", "provides")
+
+_MARKER_LINES = (
+    "maqet(name, *, scope=None, exclusive=False, **overrides): choose the VM that `vm` gives this test, and "
+    "change it: maqet('web', memory='1G', **{'cpu.count': 4}).",
+    "maqet_requires(*, kvm=False, arch=None, binary=(), qemu=None, guest=None, provides=()): skip this test "
+    "where a capability is missing: KVM, the host's architecture, programs on PATH, QEMU's version "
+    "('>=8.2'), a command in the guest, a capability word of the VM.",
+)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which VM a test asks for: the sum of its markers and parameters.
+
+    `name` is None until the run's default is put in; `scope` None means the VM's own. `source` are the words
+    for errors.
+    """
+
+    name: str | None = None
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    scope: str | None = None
+    exclusive: bool = False
+    source: str = ""
+
+    @property
+    def plain(self) -> bool:
+        """Whether the VM is wanted as the YAML has it."""
+        return not self.overrides and self.scope is None
+
+
+def register(config: pytest.Config) -> None:
+    """Make the markers known (`--markers`, `--strict-markers`)."""
+    for line in _MARKER_LINES:
+        config.addinivalue_line("markers", line)
+
+
+def marked(node: pytest.Item | pytest.Collector | pytest.FixtureRequest, where: str) -> Choice:
+    """The sum of the `maqet` markers on a node: outer ones first, the nearest wins.
+
+    Overrides of an outer marker that names another VM than the one picked in the end do not count: they were
+    meant for that other one. Raises pytest.UsageError for a marker that is used wrongly.
+    """
+    nearest_first = [_one(mark, where) for mark in _marks(node)]
+    name = next((choice.name for choice in nearest_first if choice.name is not None), None)
+    overrides: dict[str, Any] = {}
+    scope, exclusive = None, False
+    for choice in reversed(nearest_first):
+        if choice.name not in (None, name):
+            continue
+        overrides.update(choice.overrides)
+        scope = choice.scope or scope
+        exclusive = choice.exclusive or exclusive
+    return Choice(name, overrides, scope, exclusive, f"marker of {where}" if nearest_first else where)
+
+
+def _marks(node: Any) -> Iterable[pytest.Mark]:
+    """The `maqet` markers of a node, nearest first; a package's are in its `__init__.py`."""
+    yield from node.iter_markers("maqet")
+    if isinstance(node, pytest.Package):
+        init = node.path / "__init__.py"
+        loaded = list(sys.modules.values())
+        module = next((one for one in loaded if getattr(one, "__file__", None) == str(init)), None)
+        said = getattr(module, "pytestmark", [])
+        for decorator in said if isinstance(said, list) else [said]:
+            mark = getattr(decorator, "mark", decorator)
+            if mark.name == "maqet":
+                yield mark
+
+
+def _one(mark: pytest.Mark, where: str) -> Choice:
+    """One marker, checked by itself."""
+    if len(mark.args) > 1:
+        raise pytest.UsageError(
+            f"{where}: maqet(…) takes one VM name, got {', '.join(map(repr, mark.args))}; "
+            "several VMs come from their own fixtures, or from `vms`."
+        )
+    name = mark.args[0] if mark.args else None
+    if name is not None and not isinstance(name, str):
+        raise pytest.UsageError(f"{where}: maqet(…) takes a VM's name, got {name!r} ({type(name).__name__}).")
+    overrides = dict(mark.kwargs)
+    scope = overrides.pop("scope", None)
+    if scope is not None and scope not in SCOPES:
+        raise pytest.UsageError(f"{where}: maqet(scope={scope!r}): a scope is one of {', '.join(SCOPES)}.")
+    exclusive = overrides.pop("exclusive", False)
+    if not isinstance(exclusive, bool):
+        raise pytest.UsageError(f"{where}: maqet(exclusive={exclusive!r}): it is True or False.")
+    return Choice(name, overrides, scope, exclusive)
+
+
+def changed(choice: Choice, parameter: Any) -> Choice:
+    """A choice after an indirect parameter of `vm`: a VM's name, or a mapping of overrides."""
+    if isinstance(parameter, str):
+        if choice.name in (None, parameter):
+            return Choice(parameter, choice.overrides, choice.scope, choice.exclusive, choice.source)
+        return Choice(parameter, {}, None, choice.exclusive, choice.source)
+    if isinstance(parameter, Mapping) and all(isinstance(key, str) for key in parameter):
+        overrides = {**choice.overrides, **parameter}
+        return Choice(choice.name, overrides, choice.scope, choice.exclusive, choice.source)
+    raise pytest.UsageError(
+        f"{choice.source}: an indirect parameter of `vm` is a VM's name or a dict of overrides, "
+        f"got {parameter!r}."
+    )
+
+
+def uses_a_marked_fixture(fixture_names: Iterable[str]) -> bool:
+    """Whether a test with this closure may ask for a VM through its marker.
+
+    With `request` in the closure it may do so at run time.
+    """
+    return any(name in MARKED_FIXTURES or name == "request" for name in fixture_names)
+
+
+def unused_marker(where: str) -> pytest.UsageError:
+    """The error for a `maqet` marker that nothing reads."""
+    return pytest.UsageError(
+        f"{where}: the maqet marker has no effect: the test uses no `vm` "
+        f"(nor {', '.join(name for name in MARKED_FIXTURES if name != 'vm')}).\n"
+        "hint: add `vm` to the test's arguments, or remove the marker."
+    )
+
+
+def check_requirements(node: pytest.Item | pytest.Collector, where: str) -> None:
+    """Raise pytest.UsageError when a `maqet_requires` marker of a node is used wrongly."""
+    for mark in node.iter_markers("maqet_requires"):
+        if mark.args:
+            raise pytest.UsageError(f"{where}: maqet_requires(…) takes keywords only, got {mark.args[0]!r}.")
+        for key in mark.kwargs:
+            if key not in _REQUIREMENTS:
+                raise pytest.UsageError(
+                    f"{where}: maqet_requires({key}=…) is not known; there are {', '.join(_REQUIREMENTS)}."
+                )
+
+
+def required(node: pytest.Item, key: str) -> list[Any]:
+    """The values that the `maqet_requires` markers of a test give for one key, lists taken apart."""
+    values: list[Any] = []
+    for mark in node.iter_markers("maqet_requires"):
+        said = mark.kwargs.get(key)
+        if said is None or said is False:
+            continue
+        values.extend(said if isinstance(said, (list, tuple, set)) else [said])
+    return values

@@ -1,0 +1,68 @@
+"""The plugin pytest loads: options, hooks and markers always, everything else only with a configuration.
+
+A run without a configuration must cost next to nothing, so nothing here imports more than pytest and a
+handful of our own small modules until a configuration file is there.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+
+import pytest
+
+from pytest_maqet import fixtures, hookspecs, markers, options
+from pytest_maqet.session import SESSION, MaqetSession
+
+#: A copy of stderr from before pytest captures it: builds and downloads show their progress there.
+_STDERR: pytest.StashKey[int] = pytest.StashKey()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare our options; see https://docs.pytest.org/en/stable/reference/reference.html#pytest.hookspec.pytest_addoption."""
+    options.add_options(parser)
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    """Let others hook into what we do."""
+    pluginmanager.add_hookspecs(hookspecs)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> Iterator[None]:
+    """Keep a way to the terminal, before pytest begins to capture output."""
+    with suppress(OSError):  # stderr may be closed: then nobody sees progress
+        early_config.stash[_STDERR] = os.dup(2)
+    return (yield)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Read options and configuration, and register what they ask for.
+
+    Faults are usage errors: one message, exit status 4, nothing started. Under xdist the controller is
+    configured before it starts a worker, so there is one message too.
+    """
+    markers.register(config)
+    session = MaqetSession(config, options.read_settings(config))
+    config.stash[SESSION] = session
+    session.terminal = config.stash.get(_STDERR, None)
+    if session.terminal is not None:
+        config.add_cleanup(lambda: os.close(config.stash[_STDERR]))
+    config.pluginmanager.register(fixtures, "maqet-fixtures")
+    if session.settings.config:
+        from pytest_maqet import activation
+
+        activation.activate(config, session)
+    else:
+        _refuse_orphans(session)
+
+
+def _refuse_orphans(session: MaqetSession) -> None:
+    """Settings that change a configuration make no sense without one."""
+    for name in ("set", "vm"):
+        if getattr(session.settings, name):
+            raise pytest.UsageError(
+                f"--maqet-{name} (from the {session.settings.source(name)}) needs a configuration: there is "
+                f"no --maqet-config, and neither {' nor '.join(options.DISCOVERED)} in {session.rootdir}."
+            )

@@ -1,0 +1,1 @@
+"""What a run tells: header, sections of failed tests, artifacts, summary."""

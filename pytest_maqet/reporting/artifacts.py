@@ -1,0 +1,19 @@
+"""The artifacts directory: kept out of version control, as pytest's cache is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def made_folder(root: Path, folder: Path) -> Path:
+    """Make a test's folder below the artifacts directory, and that one with its `.gitignore`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    mark_ignored(root)
+    return folder
+
+
+def mark_ignored(root: Path) -> None:
+    """Give the artifacts directory, where it exists, a `.gitignore` of its own."""
+    ignore = root / ".gitignore"
+    if root.is_dir() and not ignore.exists():
+        ignore.write_text("# Made by pytest-maqet: what is left of failed tests.\n*\n", encoding="utf-8")

@@ -1,0 +1,54 @@
+"""The line in pytest's header: which configuration, which QEMU, which accelerator and why."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+
+import pytest
+
+from pytest_maqet.config import VmConfig
+from pytest_maqet.errors import MaqetError
+from pytest_maqet.machine.host import TCG_TIMEOUT_SCALE
+from pytest_maqet.session import SESSION, MaqetSession
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """One line, always true: what is printed as accelerator has been tried on this host."""
+    session = config.stash[SESSION]
+    files = ", ".join(_short(str(path), config) for path in session.settings.config)
+    count = len(session.config.vms)
+    parts = [f"{files} ({count} VM{'s' * (count != 1)})"]
+    if count and not config.option.collectonly:
+        parts.append(_qemu(session))
+    return "maqet: " + ", ".join(parts)
+
+
+def _short(path: str, config: pytest.Config) -> str:
+    """A path as seen from where pytest was called, when that is shorter."""
+    return min(path, os.path.relpath(path, config.invocation_params.dir), key=len)
+
+
+def _qemu(session: MaqetSession) -> str:
+    """QEMU's version and the accelerator that most VMs get, with the reason."""
+    from pytest_maqet.qemu import accelerator
+    from pytest_maqet.qemu.binary import find_binary
+    from pytest_maqet.qemu.capabilities import capabilities
+
+    config = _typical(list(session.config.vms.values()))
+    try:
+        binary = find_binary(config)
+        caps = capabilities(binary)
+        found = accelerator.choose(binary, caps, config.accel or session.settings.accel)
+    except MaqetError as error:
+        return str(error).splitlines()[0]
+    scale = session.settings.timeout_scale or (TCG_TIMEOUT_SCALE if found.name == "tcg" else 1)
+    times = f", timeouts × {scale:g}" if scale != 1 else ""
+    reason = f" ({found.reason})" if found.reason else ""
+    return f"QEMU {'.'.join(map(str, caps.version))}, {found.name}{reason}{times}"
+
+
+def _typical(configs: list[VmConfig]) -> VmConfig:
+    """A VM of the most frequent architecture."""
+    arch, _count = Counter(config.arch for config in configs).most_common(1)[0]
+    return next(config for config in configs if config.arch == arch)

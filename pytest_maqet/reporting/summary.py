@@ -1,0 +1,74 @@
+"""The end of a run in a few lines: how many VMs were started and how, the slowest, what tests left broken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from pytest_maqet.manager_records import merged
+from pytest_maqet.reporting.artifacts import mark_ignored
+from pytest_maqet.session import SESSION
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Write the lines; nothing for a run that used no VM, and under -q only what went wrong."""
+    session = config.stash[SESSION]
+    session.end()
+    total = merged(session.ledgers.values())
+    lines = list(_trouble(total))
+    if config.get_verbosity() >= 0 and total["starts"]:
+        lines = [_counts(total), *_slowest(total, session.settings.durations), *lines]
+    with suppress(OSError):
+        mark_ignored(session.settings.artifacts)
+    if not lines:
+        return
+    terminalreporter.section("maqet")
+    for line in lines:
+        terminalreporter.write_line(line)
+
+
+def _counts(total: Mapping[str, Any]) -> str:
+    """`7 VM starts: 5 boots, 1 joined, 1 failed; slowest web, 3.2 s (test_web.py::test_kernel)`."""
+    kinds = (("boots", "booted"), ("joins", "joined"), ("replacements", "replaced"), ("failures", "failed"))
+    count = len(total["starts"])
+    text = f"{count} VM start{'s' * (count != 1)}: "
+    text += ", ".join(f"{total[key]} {word}" for key, word in kinds if total[key])
+    if total["remembered"]:
+        text += f" ({total['remembered']} not tried again)"
+    done = _by_duration(total)
+    if done:
+        text += f"; slowest {_shown(done[0])}"
+    if total["lock_seconds"] >= 0.1:
+        text += f"; waited {total['lock_seconds']:.1f} s for start locks"
+    return text
+
+
+def _slowest(total: Mapping[str, Any], number: int) -> Iterator[str]:
+    """The lines of `--maqet-durations N`."""
+    for record in _by_duration(total)[:number]:
+        seconds = record["ready"] - record["began"]
+        yield f"{seconds:8.2f} s  {record['how']:8} {record['vm']} ({record['test']})"
+
+
+def _by_duration(total: Mapping[str, Any]) -> list[dict[str, Any]]:
+    done = [record for record in total["starts"] if record["ready"] is not None]
+    return sorted(done, key=lambda record: record["began"] - record["ready"])
+
+
+def _shown(record: Mapping[str, Any]) -> str:
+    return f"{record['vm']}, {record['ready'] - record['began']:.1f} s ({record['test']})"
+
+
+def _trouble(total: Mapping[str, Any]) -> Iterator[str]:
+    """Who left a shared VM unusable, and where the artifacts are."""
+    for spoiled in total["spoiled"]:
+        where = f" on {spoiled['worker']}" if spoiled["worker"] != "main" else ""
+        yield f"{spoiled['vm']} was unusable after {spoiled['test']}{where}: {spoiled['reason']}"
+    folders = sorted(set(total["artifacts"]))
+    for folder in folders[:3]:
+        yield f"artifacts: {folder}"
+    if len(folders) > 3:
+        yield f"artifacts: {len(folders) - 3} more beside them"

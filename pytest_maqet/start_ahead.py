@@ -1,0 +1,79 @@
+"""All VMs of a test start at once: which ones a test is going to ask for, before its fixtures do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_maqet.errors import MaqetError
+from pytest_maqet.markers import MARKED_FIXTURES, Choice
+from pytest_maqet.session import MaqetSession
+from pytest_maqet.vm_selection import choice_for, end_with_scope, fixture_names_in, wanted_vm
+
+if TYPE_CHECKING:
+    from pytest_maqet.manager_wishes import Wanted
+
+
+def start_closure(session: MaqetSession, item: pytest.Item) -> None:
+    """Start every VM in the closure of a test's fixtures, once per set-up.
+
+    What cannot be known or started now (an overridden fixture, values that come from fixtures, a wrong
+    marker) is left to the fixture that asks for it.
+    """
+    if session.ahead_of is item:
+        return
+    session.ahead_of = item
+    start_together(session, item, tuple(getattr(item, "fixturenames", ())))
+
+
+def start_together(session: MaqetSession, item: pytest.Item, fixtures: tuple[str, ...]) -> None:
+    """Start the VMs of several fixtures at once; their errors wait for the fixtures."""
+    overridden = _overridden(item)
+    several = []
+    for fixture in fixtures:
+        if fixture in overridden:
+            continue
+        wanted = _wanted(session, item, fixture, overridden)
+        if wanted is not None:
+            several.append(wanted)
+    if len({wanted.identity for wanted in several}) < 2:
+        return
+    for wanted in several:
+        end_with_scope(session, item, wanted)
+    session.manager.acquire_ahead(several)
+
+
+def _wanted(session: MaqetSession, item: pytest.Item, fixture: str, overridden: set[str]) -> Wanted | None:
+    """The wish behind a fixture of ours; None where it cannot be told ahead."""
+    scope = MARKED_FIXTURES.get(fixture, "function")
+    try:
+        if fixture in session.named:
+            choice = Choice(session.named[fixture], source=f"fixture {fixture}")
+        elif fixture in MARKED_FIXTURES:
+            callspec = getattr(item, "callspec", None)
+            choice = choice_for(session, item, scope, callspec.params.get(fixture) if callspec else None)
+        else:
+            return None
+        assert choice.name is not None
+        if choice.plain and session.fixture_of(choice.name) in overridden:
+            return None
+        if session.config.fixture_names(choice.name, choice.overrides):
+            return None
+        return wanted_vm(session, item, choice, scope, {})
+    except (MaqetError, pytest.UsageError):
+        return None
+
+
+def _overridden(item: pytest.Item) -> set[str]:
+    """Names of all fixtures that the test's module, class and the conftest files define."""
+    names: set[str] = set()
+    for node in item.listchain():
+        if isinstance(node, (pytest.Module, pytest.Class)):
+            names |= fixture_names_in(node.obj)
+    for plugin in item.config.pluginmanager.get_plugins():
+        file = getattr(plugin, "__file__", None)
+        if file and Path(file).name == "conftest.py":
+            names |= fixture_names_in(plugin)
+    return names

@@ -1,0 +1,51 @@
+"""xdist: one run directory for all workers, held by the controller, and their books merged."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_maqet.session import SESSION
+
+if TYPE_CHECKING:
+    from pytest_maqet.manager_run import RunSide
+
+_RUN: pytest.StashKey[RunSide] = pytest.StashKey()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a worker, also one that replaces a crashed one, which run it belongs to."""
+    from pytest_maqet.manager_run import RunSide
+
+    stash = node.config.stash
+    if _RUN not in stash:
+        stash[_RUN] = RunSide("controller", None)
+    files = [str(path) for path in stash[SESSION].settings.config]
+    node.workerinput["maqet"] = {"run_id": stash[_RUN].directory.run_id, "config": files}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:  # noqa: ARG001 - pluggy calls by name
+    """Take over a worker's books; a crashed one has none."""
+    output = getattr(node, "workeroutput", None) or {}
+    node.config.stash[SESSION].ledgers.update(output.get("maqet", {}))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """The run is over: its shared VMs end, and its directory goes."""
+    _end(session.config)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Once more, after an interrupt."""
+    _end(config)
+
+
+def _end(config: pytest.Config) -> None:
+    run = config.stash.get(_RUN, None)
+    if run is not None:
+        del config.stash[_RUN]
+        run.close()
