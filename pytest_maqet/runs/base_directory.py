@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from pathlib import Path
@@ -64,7 +65,9 @@ def _fault(base: Path) -> str | None:
     try:
         if fault := _parent_fault(base.parent):
             return fault
-        base.mkdir(mode=0o700, exist_ok=True)
+        # Whatever is there already, even a link that leads nowhere, is judged below.
+        with contextlib.suppress(FileExistsError):
+            base.mkdir(mode=0o700)
         # lstat: a symlink that someone else laid here would lead our files to where they want them.
         found = base.lstat()
     except OSError as error:

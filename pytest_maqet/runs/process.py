@@ -37,6 +37,7 @@ class QemuProcess:
         self._process = os.getpid()
         self._lock = threading.Lock()
         self._closed = False
+        self._exit: Exit | None = None
 
     @classmethod
     def launch(
@@ -99,11 +100,14 @@ class QemuProcess:
         return self._pidfd
 
     def exit(self) -> Exit | None:
-        """How QEMU ended; None while it lives. Waits up to 1 s for its keeper to write that down."""
+        """How QEMU ended; None while it lives (and after `close`, if nobody had asked before).
+
+        Waits up to 1 s for its keeper to write it down.
+        """
         self._check_process()
-        if self._closed:
-            return read_exit(self.directory)
-        return _recorded(self.directory) if readable(self._pidfd, 0) else None
+        if self._exit is None and not self._closed and readable(self._pidfd, 0):
+            self._exit = _recorded(self.directory)
+        return self._exit
 
     def kill(self) -> None:
         """End QEMU at once, as a power cut would. Does nothing when it is dead."""
@@ -120,11 +124,10 @@ class QemuProcess:
         """
         self._check_process()
         with self._lock:
-            if self._closed:
-                return read_exit(self.directory)
-            self._keeper.end(timeout)
-            gone = readable(self._pidfd, KILLED)
-        return _recorded(self.directory) if gone else None
+            if not self._closed:
+                self._keeper.end(timeout)
+                readable(self._pidfd, KILLED)
+            return self.exit()
 
     def close(self) -> None:
         """Give up the handle; a QEMU that was not dismissed lives on. Idempotent."""
