@@ -35,8 +35,8 @@ EXIT_FILE_BYTES = 128
 
 _PR_SET_PDEATHSIG = 1
 _SIGKILL = 9
-_SIGPIPE = 13
-_SIGXFSZ = 25
+#: SIGPIPE and SIGXFSZ: Python ignores them, and an ignored signal stays ignored across exec.
+_IGNORED_BY_PYTHON = (13, 25)
 _SOCKET_TYPE = 0o140000
 _TYPE_MASK = 0o170000
 
@@ -85,9 +85,8 @@ def start_qemu(job: Job) -> tuple[int, int]:
             libc.prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
             if os.getppid() != keeper:  # it died before prctl, which tells us nothing about the past
                 os._exit(1)
-            # Python ignores these two, and an ignored signal stays ignored across exec.
-            libc.signal(_SIGPIPE, None)
-            libc.signal(_SIGXFSZ, None)
+            for number in _IGNORED_BY_PYTHON:
+                libc.signal(number, None)
             # A group of its own, so that what QEMU itself starts can be ended with it.
             os.setpgid(0, 0)
             _exec(job, null, log)
@@ -276,8 +275,8 @@ def _say(fd: int, text: str) -> None:
 
 def _close_stdio() -> None:
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-    os.dup2(null, 0)
-    os.dup2(null, 1)
+    for stream in (0, 1):
+        os.dup2(null, stream)
     os.close(null)
 
 

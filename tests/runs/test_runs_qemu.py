@@ -43,9 +43,12 @@ def test_monitor_on_a_passed_socket(launch: Callable[..., QemuProcess], run: Run
         client.connect(str(vm.monitor_socket(0)))
         with client.makefile("rw") as qmp:
             assert "QMP" in json.loads(qmp.readline())
-            qmp.write('{"execute": "qmp_capabilities"}\n{"execute": "quit"}\n')
+            qmp.write('{"execute": "qmp_capabilities"}\n')
             qmp.flush()
-            qmp.read()
+            assert json.loads(qmp.readline()) == {"return": {}}
+            qmp.write('{"execute": "quit"}\n')
+            qmp.flush()
+            assert any("return" in json.loads(line) for line in qmp)
     assert select.select([process], [], [], 5)[0], "QEMU did not end after quit"
     found = process.exit()
     assert found is not None

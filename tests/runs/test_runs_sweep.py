@@ -232,11 +232,6 @@ def test_killed_sweep_blocks_nobody(base: Path) -> None:
 
 def test_owner_that_dies_while_it_launches_leaves_no_keeper(base: Path, tmp_path: Path) -> None:
     """SIGKILL at any moment of a launch: whatever was started by then is gone a second later."""
-    program = (
-        "from pytest_maqet.runs.run_directory import RunDirectory as R; from pytest_maqet.runs.process import QemuProcess as Q\n"
-        "r = R.create('a'); l = r.lease('main'); print(flush=True)\n"
-        "while True: Q.launch(['/bin/sleep', '98765'], r.new_vm_directory('v'), l.path)\n"
-    )
     for milliseconds in range(3, 60, 6):
         with subprocess.Popen([sys.executable, "-c", LAUNCHES], stdout=subprocess.PIPE) as launcher:
             assert launcher.stdout is not None
