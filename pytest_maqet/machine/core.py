@@ -122,9 +122,9 @@ class MachineCore:
         if self.config.ready is not None:
             return self.config.ready
         pattern = self.life.facts.default_ready
-        if pattern is None or not self.config.serial:
+        if pattern is None:
             return ()
-        return (ReadyWait(kind="console", arguments={"pattern": pattern}),)
+        return (ReadyWait.model_validate({"console": pattern}),)
 
     def wait_all(self, conditions: list[Condition[Any]], deadline: Deadline) -> list[Any]:
         """Wait for all of these at once."""
@@ -166,6 +166,9 @@ class MachineCore:
     def boot_again(self, config: VmConfig) -> None:
         """A new QEMU on the current disks, in the same directory."""
         old = self.life
+        # Waits after this are for the boot to come: the banner and the SHUTDOWN of the life before are not.
+        self.call_on_loop(old.vitals.mailbox.mark)
+        self.cursors.mark(self.console_ends())
         self.on_loop(old.disconnect())
         old.process.dismiss(power.QUIT_TIME)
         self.config = config

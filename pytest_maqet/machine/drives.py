@@ -34,7 +34,7 @@ def make_drives(
 
 def _storage_drive(entry: Storage, directory: VmDirectory, *, fresh: bool) -> Drive:
     if entry.type == "cdrom":
-        image = probe_image(entry.file) if entry.file else None
+        image = probe_image(entry.file) if entry.file is not None else None
         return Drive(
             entry.name,
             image.path if image else None,
@@ -57,9 +57,8 @@ def _storage_drive(entry: Storage, directory: VmDirectory, *, fresh: bool) -> Dr
 
 
 def _base_of(entry: Storage) -> BaseImage | None:
-    """What the disk starts with: its file if there is one, else its backing file, else nothing."""
-    if entry.file is not None:
-        return probe_image(entry.file, entry.type)
-    if entry.backing_file is not None:
-        return probe_image(entry.backing_file, entry.backing_format)
-    return None
+    """What the disk starts as a copy of, or None for an empty one."""
+    base = entry.base
+    if base is None:
+        return None
+    return probe_image(base, entry.backing_format if base == entry.backing_file else entry.type)

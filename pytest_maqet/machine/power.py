@@ -10,7 +10,7 @@ from pytest_maqet.deadline import Deadline
 from pytest_maqet.errors import ChannelError, MaqetError, WaitTimeout
 from pytest_maqet.guest.commands import CommandRequest
 from pytest_maqet.waiting.engine import wait_for
-from pytest_maqet.waiting.pushed import EventCame, GuestShutdown
+from pytest_maqet.waiting.pushed import EventCame
 
 if TYPE_CHECKING:
     from pytest_maqet.machine.life import Life
@@ -28,8 +28,9 @@ async def stop(life: Life, deadline: Deadline) -> None:
     life.vitals.end_wanted = "stopped by vm.stop()"
     with suppress(MaqetError, TimeoutError):
         if await life.run_state(deadline) == "running":
+            before = life.vitals.mailbox.count
             await life.execute("system_powerdown", None, deadline)
-            await wait_for(life.vitals, GuestShutdown(life.vitals), deadline)
+            await wait_for(life.vitals, EventCame(life.vitals, "SHUTDOWN", {}, before), deadline)
     await end(life)
 
 

@@ -84,7 +84,7 @@ async def _all_of(vitals: Vitals, work: list[tuple[Condition[Any], Deadline]]) -
 
 def _call(vm: MachineCore, waits: Waits, entry: ReadyWait, deadline: Deadline) -> None:
     """`call: "module:function"`: called with the VM until what it returns is true (or None)."""
-    module, _, name = str(entry.arguments["value"]).partition(":")
+    module, _, name = str(entry.arguments["function"]).partition(":")
     function = getattr(import_module(module), name)
 
     def look() -> bool:

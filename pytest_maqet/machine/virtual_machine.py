@@ -10,7 +10,7 @@ from typing import Any
 
 from pytest_maqet.config import VmConfig
 from pytest_maqet.errors import MaqetError, NotSupported
-from pytest_maqet.guest.commands import CompletedCommand, GuestProcess
+from pytest_maqet.guest.commands import CommandRequest, CompletedCommand, GuestProcess
 from pytest_maqet.guest.console import Console
 from pytest_maqet.machine import evidence, power
 from pytest_maqet.machine.expecting import Caught, expecting
@@ -99,13 +99,14 @@ class VirtualMachine(MachineCore):
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
         encoding: str | None = "utf-8",
-    ) -> CompletedCommand:
+    ) -> CompletedCommand[Any]:
         """Run a command in the guest and return its result; a `str` goes to `/bin/sh -c`.
 
         `timeout` in seconds (default: `timeouts: command`). With `encoding=None` input and outputs are bytes.
         Raises CommandError for a status other than 0 (unless `check=False`), CommandTimeout, ChannelError.
         """
-        return self._access.run(command, check, timeout, input, env, cwd, encoding)
+        request = CommandRequest.of(command, input=input, env=env, cwd=cwd, encoding=encoding)
+        return self._access.run(request, timeout, check=check)
 
     def spawn(
         self,
@@ -121,7 +122,8 @@ class VirtualMachine(MachineCore):
 
         `timeout` in seconds is for the start alone.
         """
-        return self._access.spawn(command, timeout, input, env, cwd, encoding)
+        request = CommandRequest.of(command, input=input, env=env, cwd=cwd, encoding=encoding)
+        return self._access.spawn(request, timeout)
 
     @property
     def channel(self) -> str:

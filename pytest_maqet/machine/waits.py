@@ -181,7 +181,7 @@ class Waits:
         return self._condition(kind, arguments, deadline)
 
     def _condition(self, kind: str, value: Any, deadline: Deadline) -> Condition[Any]:
-        main = {"port": "port", "http": "port", "console": "pattern", "event": "name"}.get(kind, "value")
+        main = {"port": "port", "http": "port", "console": "pattern", "event": "name", "run": "command"}.get(kind, "value")
         arguments: dict[str, Any] = dict(value) if isinstance(value, Mapping) else {main: value}
         maker = {
             "console": self._make_console,
@@ -224,8 +224,7 @@ class Waits:
         )
 
     def _make_run(self, arguments: dict[str, Any], deadline: Deadline) -> Condition[Any]:
-        command = arguments.get("value") or arguments.get("command")
-        return CommandStatus(self._vm.life, str(command), deadline, wanted=True)
+        return CommandStatus(self._vm.life, arguments["command"], deadline, wanted=True)
 
     def _make_agent(self, _arguments: dict[str, Any], deadline: Deadline) -> Condition[Any]:
         return AgentAnswers(self._vm.life, deadline)

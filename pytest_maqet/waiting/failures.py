@@ -75,6 +75,10 @@ class FailureWatch:
         self._since_mark = []
         self._current = [failure for failure in self._current if failure.name in ("pvpanic", "panic", "died")]
 
+    def skip(self, console: ConsoleLog) -> None:
+        """What this console has said so far is not looked at."""
+        self._scanned[console] = console.end
+
     def scan(self, console: ConsoleLog) -> None:
         """Look for the patterns in what the console said since the last scan, line by line."""
         start = self._scanned.get(console, 0)

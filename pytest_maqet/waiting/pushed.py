@@ -192,11 +192,12 @@ class GuestShutdown:
     async def hold(self) -> str:
         """The event, or the end of the process where none came."""
         while True:
-            event = self._vitals.mailbox.find("SHUTDOWN", {})
-            if event is not None:
+            if self._vitals.mailbox.find("SHUTDOWN", {}) is not None:
                 message = await self._event.hold()
                 self._from_event = True
                 return str(message.get("data", {}).get("reason", "unknown"))
+            if self._vitals.powered_off is not None:
+                return self._vitals.powered_off
             if self._vitals.exit is not None:
                 if self._vitals.exit.code == 0 or self._vitals.end_wanted:
                     return self._vitals.exit.reason
@@ -235,7 +236,7 @@ class QemuExited:
         """The end of the process; after a power-off we see to it."""
         finished = False
         while self._vitals.exit is None:
-            if not finished and self._vitals.mailbox.find("SHUTDOWN", {}):
+            if not finished and self._vitals.powered_off is not None:
                 finished = True
                 await self._finish()
                 continue

@@ -43,11 +43,14 @@ class Vitals:
         self.exit: Exit | None = None
         #: set once we ask QEMU to end, with the words for it ("stopped by vm.stop()")
         self.end_wanted: str | None = None
+        #: QEMU's reason once the guest has powered off, until it is reset
+        self.powered_off: str | None = None
         self._stderr_log = stderr_log
         self._process: QemuProcess | None = None
         self._watches: list[int] = []
         self._loop = asyncio.get_running_loop()
         self._listeners: list[Callable[[Mapping[str, Any]], None]] = []
+        self._skip_the_past()
 
     @property
     def console(self) -> ConsoleLog | None:
@@ -62,6 +65,12 @@ class Vitals:
         for console in self.consoles.values():
             self._watches.append(watch.add(console.path, console.read))
             console.read()
+
+    def _skip_the_past(self) -> None:
+        """What the logs hold of lives before this one can be searched, but is no failure of this one."""
+        for console in self.consoles.values():
+            console.read()
+            self.failures.skip(console)
 
     def unfollow(self) -> None:
         """Stop following and close the logs. Idempotent."""
@@ -87,6 +96,9 @@ class Vitals:
             self.failures.guest_panicked(dict(message.get("data", {})))
         elif message["event"] == "RESET":
             self.failures.guest_reset()
+            self.powered_off = None
+        elif message["event"] == "SHUTDOWN":
+            self.powered_off = str(message.get("data", {}).get("reason", "unknown"))
         for listener in self._listeners:
             listener(message)
         self.pulse.beat()
@@ -153,8 +165,9 @@ class Vitals:
         )
 
     def _console_grew(self) -> None:
-        for console in self.consoles.values():
-            self.failures.scan(console)
+        if self._process is not None:
+            for console in self.consoles.values():
+                self.failures.scan(console)
         self.pulse.beat()
 
     def _process_ended(self) -> None:
