@@ -1,4 +1,4 @@
-"""YAML into frozen, typed configuration: `load_config` gives a `Config`, that gives a `VmConfig` for each VM."""
+"""YAML into frozen, typed configuration: `load_config` gives a `Config` with a `VmConfig` for each VM."""
 
 from pytest_maqet.config.arguments import REPEATABLE_OPTIONS, Argument
 from pytest_maqet.config.configuration import Config

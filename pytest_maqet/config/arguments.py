@@ -19,14 +19,36 @@ from pytest_maqet.config.paths import PathResolver
 from pytest_maqet.config.places import MappingNode, Mark, SequenceNode
 from pytest_maqet.config.problems import Problems, shown
 
-#: Options that QEMU takes any number of times, each time adding something (QEMU manual, "Invocation"; those of
-#: qemu-options.hx whose handlers append). All others are taken once.
+#: Options that QEMU takes any number of times, each time adding something (QEMU manual, "Invocation", and the
+#: handlers in system/vl.c that append). All others are taken once.
 REPEATABLE_OPTIONS = frozenset(
-    ["acpitable", "add-fd", "audiodev", "blockdev", "chardev", "compat", "cxl-fixed-memory-window", "debugcon", "device", "drive", "fsdev", "fw_cfg", "global", "hda", "hdb", "hdc", "hdd", "fda", "fdb", "mon", "monitor", "mtdblock", "net", "netdev", "nic", "numa", "object", "option-rom", "parallel", "pflash", "plugin", "qmp", "qmp-pretty", "sd", "semihosting-config", "serial", "set", "smbios", "spice", "tpmdev", "trace", "usbdevice", "virtfs", "vnc", "watchdog"]
+    {
+        *("acpitable", "add-fd", "audiodev", "blockdev", "chardev", "compat", "cxl-fixed-memory-window"),
+        *(
+            "debugcon",
+            "device",
+            "drive",
+            "fda",
+            "fdb",
+            "fsdev",
+            "fw_cfg",
+            "global",
+            "hda",
+            "hdb",
+            "hdc",
+            "hdd",
+        ),
+        *("mon", "monitor", "mtdblock", "net", "netdev", "nic", "numa", "object", "option-rom", "parallel"),
+        *("pflash", "plugin", "qmp", "qmp-pretty", "sd", "semihosting-config", "serial", "set", "smbios"),
+        *("spice", "tpmdev", "trace", "usbdevice", "virtfs", "vnc", "watchdog"),
+    }
 )
 #: Options whose whole value is a file, and keys inside a value that name one.
 _FILE_OPTIONS = frozenset(
-    ["kernel", "initrd", "bios", "pflash", "dtb", "option-rom", "hda", "hdb", "hdc", "hdd", "cdrom", "fda", "fdb", "mtdblock", "sd"]
+    {
+        *("kernel", "initrd", "bios", "pflash", "dtb", "option-rom", "hda", "hdb", "hdc", "hdd", "cdrom"),
+        *("fda", "fdb", "mtdblock", "sd"),
+    }
 )
 _FILE_KEYS = frozenset(("file", "filename", "path", "mem-path", "romfile", "sock", "loader"))
 _OPTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -87,7 +109,8 @@ def _argument(entry: Any, mark: Mark, resolver: PathResolver) -> Argument:
         return Argument(_option(mark.text or entry))
     if not isinstance(entry, MappingNode) or not entry:
         raise _Unsayable(
-            f"found {shown(entry)}; allowed are a flag such as no-reboot, and a mapping such as {{device: virtio-rng-pci}}"
+            f"found {shown(entry)}; allowed are a flag such as no-reboot, "
+            "and a mapping such as {device: virtio-rng-pci}"
         )
     (first, value), *rest = entry.items()
     option = _option(first)

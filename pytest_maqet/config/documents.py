@@ -15,7 +15,7 @@ from pytest_maqet.errors import ConfigError
 #: The keys of a file with many VMs.
 TOP_KEYS = ("vms", "defaults", "default", "groups")
 #: The keys of a VM as users write them: `name` is the key under `vms:`.
-VM_KEYS = tuple(key for key in VmConfig.model_fields if key != "name") + ("extends",)
+VM_KEYS = (*(key for key in VmConfig.model_fields if key != "name"), "extends")
 #: Words of other tools, and what they are called here.
 OTHER_WORDS = {
     "args": "arguments",

@@ -73,10 +73,7 @@ def _listed(value: Any, at: tuple[str | int, ...]) -> dict[str, str]:
 
 
 def _compiled(pattern: str, at: tuple[str | int, ...]) -> str:
-    try:
-        return check_regex(pattern)
-    except Exception as error:  # PydanticCustomError is a ValueError that loses its place
-        raise fault(str(error), at=at) from None
+    return check_regex(pattern, at)
 
 
 _ITEM = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Union
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -26,7 +26,7 @@ Channel = Literal["agent", "ssh", "console"]
 
 
 class LoginStep(Model):
-    """Wait for `expect` on the console, then send `send`, or what the environment variable `send_env` holds."""
+    """Wait for `expect` on the console, then send `send`, or the value of the variable `send_env`."""
 
     expect: Regex
     send: str | None = None
@@ -42,6 +42,7 @@ class LoginStep(Model):
 
 
 def unique(names: tuple[str, ...]) -> tuple[str, ...]:
+    """A validator: no name stands there twice."""
     for index, name in enumerate(names):
         if name in names[:index]:
             raise fault(f"{name!r} stands there twice", at=(index,))
@@ -137,7 +138,7 @@ WAIT_KINDS = {
 }
 
 
-def _spread(kind: str) -> BeforeValidator:
+def _spread(kind: str, *shapes: Any) -> BeforeValidator:
     """A plain value instead of a mapping: `console: ready` is `console: {pattern: ready}`."""
     main = WAIT_KINDS[kind]
 
@@ -152,23 +153,23 @@ def _spread(kind: str) -> BeforeValidator:
             return {"port": value}
         return {main: value}
 
-    return BeforeValidator(spread, json_schema_input_type=Any)
+    return BeforeValidator(spread, json_schema_input_type=Union[shapes])  # noqa: UP007 - made at run time
 
 
 class ReadyWait(Model):
     """One entry of `ready:`: exactly one kind of wait, and its own time-out in seconds."""
 
-    console: Annotated[ConsoleWait | None, _spread("console")] = None
-    port: Annotated[PortWait | None, _spread("port")] = None
-    http: Annotated[HttpWait | None, _spread("http")] = None
-    ssh: Annotated[ValueWait | None, _spread("ssh")] = None
-    agent: Annotated[AgentWait | None, _spread("agent")] = None
-    event: Annotated[EventWait | None, _spread("event")] = None
-    file: Annotated[ValueWait | None, _spread("file")] = None
-    unit: Annotated[ValueWait | None, _spread("unit")] = None
-    process: Annotated[ValueWait | None, _spread("process")] = None
-    run: Annotated[CommandWait | None, _spread("run")] = None
-    call: Annotated[CallWait | None, _spread("call")] = None
+    console: Annotated[ConsoleWait | None, _spread("console", ConsoleWait, str)] = None
+    port: Annotated[PortWait | None, _spread("port", PortWait, Port)] = None
+    http: Annotated[HttpWait | None, _spread("http", HttpWait, Port, str)] = None
+    ssh: Annotated[ValueWait | None, _spread("ssh", ValueWait, Literal[True], None)] = None
+    agent: Annotated[AgentWait | None, _spread("agent", AgentWait, Literal[True], None)] = None
+    event: Annotated[EventWait | None, _spread("event", EventWait, str)] = None
+    file: Annotated[ValueWait | None, _spread("file", ValueWait, str)] = None
+    unit: Annotated[ValueWait | None, _spread("unit", ValueWait, str)] = None
+    process: Annotated[ValueWait | None, _spread("process", ValueWait, str)] = None
+    run: Annotated[CommandWait | None, _spread("run", CommandWait, str)] = None
+    call: Annotated[CallWait | None, _spread("call", CallWait, str)] = None
     timeout: Seconds | None = None
 
     @model_validator(mode="after")
@@ -202,12 +203,13 @@ ReadyValue = Annotated[
 ]
 
 #: Patterns that every VM's consoles are watched for unless `fail_on:` says otherwise, by name.
-#: Linux: kernel/panic.c ("Kernel panic - not syncing"), mm/oom_kill.c ("Kernel panic - not syncing: Out of
-#: memory", and the kill of process 1). systemd: units/emergency.service.in. initramfs-tools: scripts/functions
-#: (panic() drops to a shell with the prompt "(initramfs)"); dracut: modules.d (dracut:/#).
+#: Linux: kernel/panic.c ("Kernel panic - not syncing"), mm/oom_kill.c (the kill of process 1). util-linux's
+#: sulogin and systemd's emergency.service ("emergency mode"). initramfs-tools: scripts/functions (panic()
+#: drops to a shell with the prompt "(initramfs)"); dracut ("dracut:/#").
 FAILURE_PATTERNS = {
     "panic": r"Kernel panic - not syncing",
-    "emergency": r"You are in emergency mode|Give root password for maintenance|Cannot open access to console",
+    "emergency": r"You are in emergency mode|Give root password for maintenance"
+    r"|Cannot open access to console, the root account is locked",
     "initramfs": r"^\(initramfs\)|^dracut:/#|Dropping to a shell!|Entering emergency mode",
     "oom-init": r"Out of memory: Killed process 1 |Out of memory and no killable processes",
 }

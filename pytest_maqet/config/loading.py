@@ -132,8 +132,8 @@ def _check_shapes(tree: MappingNode, problems: Problems, limits: Limits) -> None
         if value is not None and not isinstance(value, MappingNode):
             problems.add(tree.marks[key].value_place, key, f"found {shown(value)}", "allowed is a mapping")
     defaults = tree.get("defaults")
-    for key in ("fixture", "extends", "name") if isinstance(defaults, MappingNode) else ():
-        if key in defaults:
+    for key in ("fixture", "extends", "name"):
+        if isinstance(defaults, MappingNode) and key in defaults:
             place = defaults.marks[key].key_place
             problems.add(place, f"defaults.{key}", "cannot be the same for all VMs", "put it under one VM")
     if tree.get("groups"):

@@ -15,8 +15,12 @@ from pytest_maqet.config.value_types import FROZEN, Name, Number, Port, Text, fa
 
 #: The guests that come with the package, as `builtin:NAME`.
 BUILTIN_GUESTS = ("linux", "nano")
-#: Targets QEMU has system emulators for (`qemu-system-TARGET`; docs/about/emulation.rst and configs/targets of QEMU).
-TARGETS = ["aarch64", "alpha", "arm", "avr", "hppa", "i386", "loongarch64", "m68k", "microblaze", "microblazeel", "mips", "mips64", "mips64el", "mipsel", "or1k", "ppc", "ppc64", "riscv32", "riscv64", "rx", "s390x", "sh4", "sh4eb", "sparc", "sparc64", "tricore", "x86_64", "xtensa", "xtensaeb"]
+#: Targets QEMU has system emulators for: `qemu-system-TARGET` (configs/targets of QEMU's source).
+TARGETS = (
+    *("aarch64", "alpha", "arm", "avr", "hppa", "i386", "loongarch64", "m68k", "microblaze", "microblazeel"),
+    *("mips", "mips64", "mips64el", "mipsel", "or1k", "ppc", "ppc64", "riscv32", "riscv64", "rx", "s390x"),
+    *("sh4", "sh4eb", "sparc", "sparc64", "tricore", "x86_64", "xtensa", "xtensaeb"),
+)
 #: Other words for targets that people use.
 _OTHER_NAMES = {
     "amd64": "x86_64",
@@ -166,7 +170,7 @@ def _arch(value: str) -> str:
     return value
 
 
-Arch = Annotated[str, AfterValidator(_arch), WithJsonSchema({"enum": TARGETS})]
+Arch = Annotated[str, AfterValidator(_arch), WithJsonSchema({"enum": list(TARGETS)})]
 
 
 class UserNetworkOptions(Model):

@@ -23,7 +23,8 @@ class PathResolver:
     """Makes paths absolute; `root` None lets them lead anywhere."""
 
     def __init__(self, root: Path | None = None) -> None:
-        self._root = Path(os.path.realpath(root)) if root is not None else None
+        self._root = os.path.realpath(root) if root is not None else None
+        self._real_directories: dict[str, str] = {}
 
     def resolve(self, text: str, source: Source) -> str:
         """The absolute path that `text`, written in `source`, means.
@@ -38,7 +39,7 @@ class PathResolver:
         return path
 
     def if_there(self, text: str, source: Source) -> str:
-        """For raw arguments: `text` resolved when it says that it is a path (`./`, `../`, `~`) or such a file exists.
+        """For raw arguments: `text` resolved if it begins with `./`, `../` or `~/`, or if such a file exists.
 
         QEMU looks for some relative names in its own directories, and other values are no paths at all.
         """
@@ -48,19 +49,31 @@ class PathResolver:
         return self.resolve(text, source) if there else text
 
     def _check_root(self, text: str, path: str) -> None:
-        assert self._root is not None
         try:
-            real = os.path.realpath(path, strict=True)
-        except FileNotFoundError:
-            real = os.path.realpath(path)
+            real = self._real(path)
         except OSError as error:
             if error.errno == errno.ELOOP:
                 raise PathError(f"{text!r} leads through a circle of symbolic links") from None
             real = os.path.realpath(path)
-        if not Path(real).is_relative_to(self._root):
+        if real != self._root and not real.startswith(f"{self._root}{os.sep}".replace("//", "/")):
             raise PathError(
                 f"{text!r} leads to {real}, out of the root {self._root}; paths have to stay under it"
             )
+
+    def _real(self, path: str) -> str:
+        """The path with its links followed; many files lie in few directories, so those are remembered."""
+        directory, name = os.path.split(path)
+        if directory not in self._real_directories:
+            self._real_directories[directory] = _real(directory)
+        real = f"{self._real_directories[directory].rstrip('/')}/{name}"
+        return _real(real) if os.path.islink(real) else real  # noqa: PTH114 - a Path costs more than the question
+
+
+def _real(path: str) -> str:
+    try:
+        return os.path.realpath(path, strict=True)
+    except FileNotFoundError:
+        return os.path.realpath(path)
 
 
 def _expanded(text: str) -> str:

@@ -14,7 +14,7 @@ from pytest_maqet.config.places import MappingNode, Mark, SequenceNode, planted
 from pytest_maqet.config.problems import Problems, config_error
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]*:")
-_UNSET = (None, False, [], {})
+_UNSET: tuple[Any, ...] = (None, False, [], {})
 
 
 class FixtureReference:
@@ -43,8 +43,8 @@ class Budget:
         if self._values < 0:
             raise config_error(
                 [
-                    f"vms.{name}: more than {self._limits.resolved_values:,} values in the whole configuration "
-                    "(what is inherited counts for every VM)"
+                    f"vms.{name}: more than {self._limits.resolved_values:,} values in the whole "
+                    "configuration (what is inherited counts for every VM)"
                 ]
             )
 

@@ -16,13 +16,16 @@ class Problems:
 
     def __init__(self) -> None:
         self._lines: dict[str, None] = {}
+        self._count = 0
         self._seen: set[tuple[str, str]] = set()
 
     def __len__(self) -> int:
-        return len(self._lines)
+        """How many were found, repeats counted."""
+        return self._count
 
     def add(self, where: str, key_path: str, found: str, allowed: str = "", suggestion: str = "") -> None:
         """One fault: `where: key.path: what was found; what is allowed; did you mean 'x'?`."""
+        self._count += 1
         if where[-1:].isdigit():  # the same spot of a file, reached through `defaults:` or `extends:` again
             if (where, found) in self._seen:
                 return

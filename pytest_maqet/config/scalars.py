@@ -33,7 +33,9 @@ _MAKERS = {
 @lru_cache(maxsize=16_384)
 def plain_scalar(text: str) -> Any:
     """The value of an unquoted scalar without a tag: str, int, float, bool or None."""
-    tag = _RESOLVER.resolve(ScalarNode, text, (True, False))
+    tag = _RESOLVER.resolve(  # type: ignore[no-untyped-call]
+        ScalarNode, text, (True, False)
+    )
     if tag in _TEXT:
         return text
     try:

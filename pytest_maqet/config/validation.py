@@ -52,6 +52,12 @@ def _concerns(loc: Location, at: Location) -> bool:
     return loc[: len(at)] == at or at[: len(loc)] == loc or known == at
 
 
+def _has(node: Any, step: str | int) -> bool:
+    if isinstance(node, MappingNode):
+        return isinstance(step, str) and step in node
+    return isinstance(node, SequenceNode) and isinstance(step, int) and step < len(node)
+
+
 class _Finding:
     """One of pydantic's findings."""
 
@@ -70,9 +76,9 @@ class _Finding:
     def _walk(self) -> None:
         """Go as far into the tree as the location leads; steps that are not in it are pydantic's own."""
         for step in self._loc:
-            node = self._node
-            if (isinstance(node, MappingNode) and step in node and isinstance(step, str)) or (isinstance(node, SequenceNode) and isinstance(step, int) and step < len(node)):
-                self._mark, self._node, self._at = node.marks[step], node[step], (*self._at, step)
+            if _has(self._node, step):
+                self._mark, self._node = self._node.marks[step], self._node[step]
+                self._at = (*self._at, step)
 
     def report(self, problems: Problems) -> None:
         """Add it to `problems`, in our words."""

@@ -89,13 +89,17 @@ def _seconds(value: Any) -> float:
     return number
 
 
-def check_regex(value: str) -> str:
-    """A regular expression that compiles; the pattern itself is kept."""
+def check_regex(value: str, at: tuple[str | int, ...] = ()) -> str:
+    """A regular expression that compiles; it is kept as text. `at` leads to it in what is validated."""
     try:
         re.compile(value, re.MULTILINE)
     except (re.error, OverflowError, RecursionError) as error:
-        raise fault(f"the regular expression {value!r} is wrong: {error}") from None
+        raise fault(f"the regular expression {value!r} is wrong: {error}", at=at) from None
     return value
+
+
+def _check_regex(value: str) -> str:
+    return check_regex(value)
 
 
 def _check_name(value: str) -> str:
@@ -120,6 +124,15 @@ def _check_variable(value: str) -> str:
     return value
 
 
+def _path(value: Any) -> Path:
+    if isinstance(value, Path):
+        return value
+    if not isinstance(value, str):
+        raise wrong(value, "allowed is a path")
+    _check_filled(value)
+    return Path(value)
+
+
 _SIZE_SCHEMA = {
     "anyOf": [
         {"type": "string", "pattern": r"^\s*[0-9]+(\.[0-9]+)?\s*([KMGTkmgt]?([iI]?[bB])?)\s*$"},
@@ -132,16 +145,14 @@ Text = Annotated[str, AfterValidator(_check_filled)]
 #: A name that may become part of a file name or a QEMU id.
 Name = Annotated[str, AfterValidator(_check_name)]
 #: A path; made absolute before validation.
-FilePath = Annotated[
-    Path, BeforeValidator(lambda value: _path(value)), WithJsonSchema({"type": "string", "minLength": 1})
-]
+FilePath = Annotated[Path, BeforeValidator(_path), WithJsonSchema({"type": "string", "minLength": 1})]
 #: A size in bytes.
 Size = Annotated[int, BeforeValidator(parse_size), WithJsonSchema(_SIZE_SCHEMA)]
 Number = Annotated[int, BeforeValidator(_whole_number)]
 Switch = Annotated[bool, BeforeValidator(_switch)]
 Seconds = Annotated[float, BeforeValidator(_seconds), WithJsonSchema({"type": "number", "minimum": 0})]
 #: A regular expression, searched with re.MULTILINE.
-Regex = Annotated[str, AfterValidator(_check_filled), AfterValidator(check_regex)]
+Regex = Annotated[str, AfterValidator(_check_filled), AfterValidator(_check_regex)]
 #: The name of an environment variable.
 Variable = Annotated[str, AfterValidator(_check_variable)]
 
@@ -155,15 +166,6 @@ def _port(value: int) -> int:
 Port = Annotated[
     Number, AfterValidator(_port), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 65535})
 ]
-
-
-def _path(value: Any) -> Path:
-    if isinstance(value, Path):
-        return value
-    if not isinstance(value, str):
-        raise wrong(value, "allowed is a path")
-    _check_filled(value)
-    return Path(value)
 
 
 def _freeze(value: Mapping[str, V]) -> Mapping[str, V]:

@@ -13,7 +13,7 @@ import yaml
 from yaml.events import Event
 
 try:
-    from yaml.cyaml import CParser as _CParser
+    from yaml._yaml import CParser as _CParser
 except ImportError:  # a PyYAML without libyaml
     _CParser = None  # type: ignore[assignment,misc]
 

@@ -23,7 +23,7 @@ from yaml.events import (
 )
 
 from pytest_maqet.config.limits import DEFAULT_LIMITS, Limits
-from pytest_maqet.config.places import MappingNode, Mark, SequenceNode, Source
+from pytest_maqet.config.places import MappingNode, Mark, SequenceNode, Source, place
 from pytest_maqet.config.problems import Problems, config_error
 from pytest_maqet.config.scalars import COLLECTION_TAGS, SCALAR_TAGS, plain_scalar, tagged_scalar
 from pytest_maqet.config.variables import VariableError, expand
@@ -110,7 +110,7 @@ class _Builder:
         if len(text) > self._limits.scalar_characters:
             raise self._fault(
                 event,
-                f"this text has {len(text):,} characters; at most {self._limits.scalar_characters:,} are allowed",
+                f"this text has {len(text):,} characters; allowed are {self._limits.scalar_characters:,}",
             )
         self._count(event, 1)
         frame = self._stack[-1] if self._stack else None
@@ -180,11 +180,11 @@ class _Builder:
             frame.merging = False
             self._inherit(frame, event, value)
             return
-        at = mark or event.start_mark
+        at: Any = mark or event.start_mark
         node.put(key, value, Mark(self._source, frame.key_line, frame.key_column, at.line, at.column, raw))
 
     def _open_key(self, frame: _Frame, event: ScalarEvent) -> None:
-        start = event.start_mark
+        start: Any = event.start_mark
         key = event.value
         frame.merging = key == "<<" and event.implicit[0]
         assert isinstance(frame.node, MappingNode)
@@ -230,14 +230,11 @@ class _Builder:
             return expand(text, self._environ)
         except VariableError as error:
             frame = self._stack[-1] if self._stack else None
-            where = (
-                f"{self._source.name}{_at(event.start_mark)}" if self._source.is_file else self._source.name
-            )
-            self._problems.add(where, frame.key or "" if frame else "", str(error))
+            self._problems.add(self._where(event), frame.key or "" if frame else "", str(error))
             return text
 
     def _mark(self, event: Event, raw: str | None) -> Mark:
-        start = event.start_mark
+        start: Any = event.start_mark
         return Mark(self._source, start.line, start.column, start.line, start.column, raw)
 
     def _need_scalar_key(self, event: Event) -> None:
@@ -250,12 +247,15 @@ class _Builder:
         if self._values > self._limits.values:
             raise self._fault(
                 event,
-                f"more than {self._limits.values:,} values (each use of an alias counts with all that is in it)",
+                f"more than {self._limits.values:,} values (an alias counts with all that is in it)",
             )
 
+    def _where(self, event: Event) -> str:
+        start: Any = event.start_mark
+        return place(self._source, start.line, start.column)
+
     def _fault(self, event: Event, what: str) -> ConfigError:
-        where = f"{self._source.name}{_at(event.start_mark)}" if self._source.is_file else self._source.name
-        return config_error([f"{where}: {what}"])
+        return config_error([f"{self._where(event)}: {what}"])
 
 
 def _with_inherited(node: MappingNode, inherited: list[MappingNode]) -> MappingNode:
@@ -267,15 +267,11 @@ def _with_inherited(node: MappingNode, inherited: list[MappingNode]) -> MappingN
     return merged
 
 
-def _at(mark: Any) -> str:
-    return f":{mark.line + 1}:{mark.column + 1}" if mark is not None else ""
-
-
 def _not_yaml(error: yaml.YAMLError, source: Source) -> ConfigError:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     problem = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
     context = getattr(error, "context", None)
-    where = f"{source.name}{_at(mark)}" if source.is_file else source.name
+    where = place(source, mark.line, mark.column) if mark is not None else source.name
     said = f"{problem} ({context})" if context else problem
     hint = "YAML is indented with spaces, never with tabs" if "\\t" in said or "tab" in said else None
     return config_error([f"{where}: not valid YAML: {said}"], hint)
