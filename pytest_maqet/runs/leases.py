@@ -36,6 +36,10 @@ def _close_in_child() -> None:
 os.register_at_fork(after_in_child=_close_in_child)
 
 
+class RunOver(StartError):
+    """The file of a lease is gone, and with it its run."""
+
+
 class Lease:
     """This process's share of a lease file; `take` or `join` makes one, `close` gives it back."""
 
@@ -49,7 +53,7 @@ class Lease:
     def take(cls, path: Path) -> Lease:
         """Take the lease, making its file (mode 0600) where there is none.
 
-        Raises `StartError` when its directory is gone, `LockTimeout` when a process holds it exclusively.
+        Raises `RunOver` when its directory is gone, `LockTimeout` when a process holds it exclusively.
         """
         return cls._locked(path, os.O_CREAT)
 
@@ -57,7 +61,7 @@ class Lease:
     def join(cls, path: Path) -> Lease:
         """Take a lease that others must have made already.
 
-        Raises `StartError` when the file is gone: the run is over.
+        Raises `RunOver` when the file is gone.
         """
         return cls._locked(path, 0)
 
@@ -108,7 +112,7 @@ def _open(path: Path, flags: int) -> int:
     try:
         return os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | flags, 0o600)
     except FileNotFoundError:
-        raise StartError(
+        raise RunOver(
             f"the run is over: its lease {path} is gone",
             hint="a test process that lives longer than its run cannot start or use VMs any more",
         ) from None

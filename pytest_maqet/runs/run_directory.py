@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -13,7 +14,7 @@ from pytest_maqet.deadline import Deadline, pauses
 from pytest_maqet.errors import StartError
 from pytest_maqet.runs import sweep
 from pytest_maqet.runs.base_directory import base_directory
-from pytest_maqet.runs.leases import PATIENCE, Lease
+from pytest_maqet.runs.leases import PATIENCE, Lease, RunOver
 from pytest_maqet.runs.vm_directory import VmDirectory, file_stem
 
 #: The longest name of a run's directory, in bytes: part of what `base_directory` counts on.
@@ -46,11 +47,10 @@ class RunDirectory:
         path = base_directory() / _directory_name(run_id or secrets.token_hex(4))
         for pause in pauses(Deadline.after(PATIENCE)):
             try:
-                path.mkdir(mode=0o700, exist_ok=True)
+                with contextlib.suppress(FileExistsError):
+                    path.mkdir(mode=0o700)
                 return cls(path, Lease.take(path / sweep.IN_USE))
-            except StartError:
-                if path.exists():
-                    raise
+            except RunOver:
                 # A sweep took it for an abandoned one in the instant before the lease: once more.
                 time.sleep(pause)
             except OSError as error:
