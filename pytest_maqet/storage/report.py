@@ -1,0 +1,54 @@
+"""What is known about a VM's drives, for tests and reports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+
+class ReportedDrive(Protocol):
+    """What a report needs of a drive."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def file(self) -> Path | None: ...
+    @property
+    def format(self) -> str: ...
+    @property
+    def interface(self) -> str: ...
+    @property
+    def readonly(self) -> bool: ...
+    @property
+    def media(self) -> str: ...
+
+
+def storage_info(drives: Iterable[ReportedDrive]) -> list[dict[str, Any]]:
+    """One row per drive: `name type file format interface readonly exists bytes`.
+
+    `bytes` is what the file takes on the host's disk, 0 where there is none.
+    """
+    return [_MEDIA[drive.media](drive) for drive in drives]
+
+
+def _disk(drive: ReportedDrive) -> dict[str, Any]:
+    return {"name": drive.name, "type": "disk", "readonly": drive.readonly, **_file(drive)}
+
+
+def _cdrom(drive: ReportedDrive) -> dict[str, Any]:
+    return {"name": drive.name, "type": "cdrom", "readonly": True, **_file(drive)}
+
+
+def _file(drive: ReportedDrive) -> dict[str, Any]:
+    exists = drive.file is not None and drive.file.exists()
+    return {
+        "file": drive.file,
+        "format": drive.format,
+        "interface": drive.interface,
+        "exists": exists,
+        "bytes": drive.file.stat().st_blocks * 512 if exists and drive.file is not None else 0,
+    }
+
+
+_MEDIA = {"disk": _disk, "cdrom": _cdrom}
