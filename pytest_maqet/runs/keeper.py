@@ -291,7 +291,7 @@ def main() -> None:
         Keeper(job).run()
     except OSError as error:
         _say(2, str(error))
-        _say(1, f"keeper {error}")
+        _say(1, f"keeper {error.strerror or error}")
 
 
 if __name__ == "__main__":
