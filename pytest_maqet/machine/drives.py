@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_maqet.config import BuiltinImage, Storage, VmConfig
+from pytest_maqet.config import DEFAULT_DISK_SIZE, BuiltinImage, Storage, VmConfig
 from pytest_maqet.guests.builtin import BuiltinGuest
 from pytest_maqet.qemu.inputs import Drive
 from pytest_maqet.runs.vm_directory import VmDirectory
@@ -52,7 +52,7 @@ def _storage_drive(entry: Storage, directory: VmDirectory, *, fresh: bool) -> Dr
         if base is not None:
             create_overlay(base, target, size=entry.size)
         else:
-            create_disk(target, size=entry.size)
+            create_disk(target, size=entry.size or DEFAULT_DISK_SIZE)
     return Drive(entry.name, target, interface=entry.interface, readonly=entry.readonly)
 
 

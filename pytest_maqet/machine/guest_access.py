@@ -31,5 +31,3 @@ class GuestAccess:
         """The channel that commands take."""
         vm = self._vm
         return vm.on_loop(vm.life.channel(vm.deadline(None, vm.config.timeouts.command))).name
-
-

@@ -124,7 +124,8 @@ class Life:
             return found[guest_port]
         if not any(network.kind == "user" for network in self.config.network):
             raise NotSupported(
-                f"{self.config.name}: port {guest_port} of the guest cannot be reached: the VM has no user network",
+                f"{self.config.name}: port {guest_port} of the guest cannot be reached: "
+                "the VM has no user network",
                 hint=f"in the YAML: `network: [{{user: {{forward: {{name: {guest_port}}}}}}}]`",
             )
         said = await self.monitor_command(f"hostfwd_add tcp:127.0.0.1:0-:{guest_port}", deadline)
@@ -205,13 +206,13 @@ class Life:
         return ""
 
     async def _guarded(self, work: Coroutine[Any, Any, T], deadline: Deadline) -> T:
-        """Race `work` against the VM's failures; a channel knows its deadline and words its time-out itself."""
+        """Race `work` against the VM's failures; a channel words its own time-out."""
         return await race(self.vitals, work, _later(deadline, END_GRACE + 1), even_excused=True)
 
-    # -- the end -------------------------------------------------------------------------------------------
+    # -- the end -----------------------------------------------------------------------------------------
 
     async def quit(self, deadline: Deadline) -> None:
-        """Ask QEMU to end by QMP and wait for its exit; nothing is raised when it is gone or does not obey."""
+        """Ask QEMU to end by QMP and wait for its exit; a QEMU that does not obey raises nothing."""
         with contextlib.suppress(MaqetError, QMPCommandError, TimeoutError):
             await self.execute("quit", None, deadline)
         await self.wait_exit(deadline)

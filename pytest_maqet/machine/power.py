@@ -13,8 +13,8 @@ from pytest_maqet.waiting.engine import wait_for
 from pytest_maqet.waiting.pushed import EventCame
 
 if TYPE_CHECKING:
-    from pytest_maqet.machine.life import Life
     from pytest_maqet.machine.core import MachineCore
+    from pytest_maqet.machine.life import Life
 
 #: QEMU answers `quit` and is gone within this many seconds, or it is killed.
 QUIT_TIME = 2.0

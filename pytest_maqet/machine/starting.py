@@ -188,7 +188,7 @@ def _builtin(config: VmConfig, host: Host) -> BuiltinGuest | None:
 
 
 def _connect_order(config: VmConfig, guest: BuiltinGuest | None) -> tuple[str, ...]:
-    """The channels in the order they are tried: those the YAML names, of which a built-in guest has its own."""
+    """The channels in the order to try: those the YAML names, and that a built-in guest has."""
     if guest is None:
         return tuple(config.guest.connect)
     return tuple(name for name in config.guest.connect if name in guest.connect)

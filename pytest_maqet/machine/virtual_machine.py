@@ -13,10 +13,10 @@ from pytest_maqet.errors import MaqetError, NotSupported
 from pytest_maqet.guest.commands import CommandRequest, CompletedCommand, GuestProcess
 from pytest_maqet.guest.console import Console
 from pytest_maqet.machine import evidence, power
+from pytest_maqet.machine.core import MachineCore
 from pytest_maqet.machine.expecting import Caught, expecting
 from pytest_maqet.machine.guest_access import GuestAccess
 from pytest_maqet.machine.host import Host
-from pytest_maqet.machine.core import MachineCore
 from pytest_maqet.machine.life import Life
 from pytest_maqet.machine.qmp_handle import QmpHandle
 
@@ -176,7 +176,7 @@ class VirtualMachine(MachineCore):
             self.wait.ready(timeout)
 
     def stop(self, *, timeout: float | None = None) -> None:
-        """Stop the VM: the ACPI power button, after `timeout` (default `timeouts: stop`) `quit`, then kill."""
+        """Stop the VM: ACPI power button, after `timeout` (default `timeouts: stop`) quit, then kill."""
         self.refuse_unless_exclusive("stop")
         if self.life.vitals.exit is None:
             self.on_loop(power.stop(self.life, self.deadline(timeout, self.config.timeouts.stop)))

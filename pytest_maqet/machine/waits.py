@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from pytest_maqet.machine.core import MachineCore
 
 T = TypeVar("T")
+#: What a plain value stands for, by kind of wait.
+_MAIN_ARGUMENT = {"port": "port", "http": "port", "console": "pattern", "event": "name", "run": "command"}
+
 Since = Literal["mark", "start", "now"]
 
 
@@ -102,9 +105,7 @@ class Waits:
     ) -> HttpAnswer:
         """Wait until GET `path` on a port of the guest is answered with `status`; returns the answer."""
         deadline = self._deadline(timeout)
-        return self._do(
-            HttpAnswers(self._vm.life, port, deadline, path=path, status=status), deadline
-        )
+        return self._do(HttpAnswers(self._vm.life, port, deadline, path=path, status=status), deadline)
 
     def agent(self, *, timeout: float | None = None) -> None:
         """Wait until the guest agent answers."""
@@ -181,7 +182,7 @@ class Waits:
         return self._condition(kind, arguments, deadline)
 
     def _condition(self, kind: str, value: Any, deadline: Deadline) -> Condition[Any]:
-        main = {"port": "port", "http": "port", "console": "pattern", "event": "name", "run": "command"}.get(kind, "value")
+        main = _MAIN_ARGUMENT.get(kind, "value")
         arguments: dict[str, Any] = dict(value) if isinstance(value, Mapping) else {main: value}
         maker = {
             "console": self._make_console,
@@ -193,7 +194,7 @@ class Waits:
             "agent": self._make_agent,
         }.get(kind)
         if maker is None:
-            raise NotSupported(f"{self._vm.name}: there is no condition {kind!r} to wait for yet")
+            raise NotSupported(f"{self._vm.config.name}: there is no condition {kind!r} to wait for yet")
         return maker(arguments, deadline)
 
     def _make_console(self, arguments: dict[str, Any], _deadline: Deadline) -> Condition[Any]:

@@ -52,5 +52,5 @@ def _hint(said: str) -> str | None:
 
 
 def as_argument(path: Path) -> str:
-    """A path as qemu-img takes it: made absolute, so that none begins with a dash or looks like a protocol."""
+    """A path as qemu-img takes it: made absolute, so that none looks like an option or a protocol."""
     return f"file:{path.absolute()}"

@@ -11,17 +11,34 @@ class ReportedDrive(Protocol):
     """What a report needs of a drive."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The drive's name."""
+        ...
+
     @property
-    def file(self) -> Path | None: ...
+    def file(self) -> Path | None:
+        """Its file, None for a CD drive without a disc."""
+        ...
+
     @property
-    def format(self) -> str: ...
+    def format(self) -> str:
+        """The file's format."""
+        ...
+
     @property
-    def interface(self) -> str: ...
+    def interface(self) -> str:
+        """How the guest sees it."""
+        ...
+
     @property
-    def readonly(self) -> bool: ...
+    def readonly(self) -> bool:
+        """Whether the guest can write."""
+        ...
+
     @property
-    def media(self) -> str: ...
+    def media(self) -> str:
+        """`disk` or `cdrom`."""
+        ...
 
 
 def storage_info(drives: Iterable[ReportedDrive]) -> list[dict[str, Any]]:

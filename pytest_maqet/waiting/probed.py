@@ -102,7 +102,7 @@ class CommandStatus(_Polled):
 
 
 class AgentAnswers(_Polled):
-    """The guest agent answers a ping; value: None. To connect proves nothing: it succeeds without an agent."""
+    """The guest agent answers a ping; value: None. A connection alone proves nothing."""
 
     def __init__(self, reach: GuestReach, deadline: Deadline) -> None:
         super().__init__(deadline)
