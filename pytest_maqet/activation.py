@@ -9,6 +9,7 @@ import pytest
 
 from pytest_maqet.config import load_config
 from pytest_maqet.errors import ConfigError, MaqetError
+from pytest_maqet.reserved_names import reserved_fixture_names
 from pytest_maqet.session import MaqetSession
 
 
@@ -23,7 +24,12 @@ def activate(config: pytest.Config, session: MaqetSession) -> None:
 
     settings = session.settings
     try:
-        session.config = load_config(settings.config, settings=settings.set, change_tree=change_tree)
+        session.config = load_config(
+            settings.config,
+            settings=settings.set,
+            change_tree=change_tree,
+            reserved=reserved_fixture_names(config),
+        )
         _check_default_vms(session)
         _register(config, session)
         _check_accelerator(session)

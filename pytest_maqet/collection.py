@@ -48,8 +48,7 @@ def _check(session: MaqetSession, choice: Choice) -> None:
         return
     try:
         complete = session.complete(choice)
-        assert complete.name is not None
-        needed = session.config.fixture_names(complete.name, complete.overrides)
+        needed = session.config.fixture_names(complete.picked, complete.overrides)
         if not needed:  # values that come from fixtures are not known yet
             session.configured(complete)
     except MaqetError as error:

@@ -131,7 +131,9 @@ def maqet(request: pytest.FixtureRequest) -> Manager:
 
 @pytest.fixture(scope="session")
 def vm_start_lock(request: pytest.FixtureRequest) -> Callable[..., AbstractContextManager[Any]]:
-    """A named lock across all workers of the run: `with vm_start_lock("name", timeout=60):`.
+    """Named locks across all workers of the run.
+
+    Used as `with vm_start_lock("name", timeout=60):`.
 
     For the suite's own use: the plugin's starts take other locks. Raises LockTimeout naming the holder.
     """

@@ -12,8 +12,8 @@ def at_once(tasks: Sequence[Callable[[], Any]], threads: int) -> list[BaseExcept
     """Call every task, at most `threads` at a time; return what each raised, or None, in order.
 
     A single task runs in the calling thread, so that an exception that a signal raises there
-    (KeyboardInterrupt, a test's time-out) lands inside it. With several, the calling thread waits, and such an
-    exception leaves here at once: tasks that have not begun never do, those that have go on in daemon
+    (KeyboardInterrupt, a test's time-out) lands inside it. With several, the calling thread waits, and such
+    an exception leaves here at once: tasks that have not begun never do, those that have go on in daemon
     threads, and the caller ends what they work on.
     """
     if len(tasks) < 2 or threads < 2:

@@ -52,6 +52,12 @@ class Choice:
     source: str = ""
 
     @property
+    def picked(self) -> str:
+        """The VM's name, of a choice that has been completed."""
+        assert self.name is not None, "the choice is not complete"
+        return self.name
+
+    @property
     def plain(self) -> bool:
         """Whether the VM is wanted as the YAML has it."""
         return not self.overrides and self.scope is None
@@ -91,7 +97,7 @@ def _marks(node: Any) -> Iterable[pytest.Mark]:
         module = next((one for one in loaded if getattr(one, "__file__", None) == str(init)), None)
         said = getattr(module, "pytestmark", [])
         for decorator in said if isinstance(said, list) else [said]:
-            mark = getattr(decorator, "mark", decorator)
+            mark = decorator.mark if isinstance(decorator, pytest.MarkDecorator) else decorator
             if mark.name == "maqet":
                 yield mark
 

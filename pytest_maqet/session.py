@@ -135,18 +135,16 @@ class MaqetSession:
 
         Raises ConfigError for an unknown VM or a wrong override.
         """
-        assert choice.name is not None
         overrides = dict(choice.overrides)
-        if choice.scope is not None:
+        if choice.scope is not None and choice.scope != self.config.vm(choice.picked).scope:
             overrides["scope"] = choice.scope
         return self.config.vm(
-            choice.name, overrides, fixture_values=fixture_values or {}, source=choice.source
+            choice.picked, overrides, fixture_values=fixture_values or {}, source=choice.source
         )
 
     def scope_of(self, choice: Choice, at_least: str) -> str:
         """The scope a complete choice's VM lives in, when the fixture that gives it has scope `at_least`."""
-        assert choice.name is not None
-        own = choice.scope or self.config.vm(choice.name, {}, source=choice.source).scope
+        own = choice.scope or self.config.vm(choice.picked, source=choice.source).scope
         return max(own, at_least, key=SCOPES.index)
 
     def fixture_of(self, vm_name: str) -> str:

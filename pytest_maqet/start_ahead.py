@@ -56,10 +56,9 @@ def _wanted(session: MaqetSession, item: pytest.Item, fixture: str, overridden: 
             choice = choice_for(session, item, scope, callspec.params.get(fixture) if callspec else None)
         else:
             return None
-        assert choice.name is not None
-        if choice.plain and session.fixture_of(choice.name) in overridden:
+        if choice.plain and session.fixture_of(choice.picked) in overridden:
             return None
-        if session.config.fixture_names(choice.name, choice.overrides):
+        if session.config.fixture_names(choice.picked, choice.overrides):
             return None
         return wanted_vm(session, item, choice, scope, {})
     except (MaqetError, pytest.UsageError):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import keyword
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from pytest_maqet.markers import MARKED_FIXTURES, SCOPES, Choice
 from pytest_maqet.requirements import check_vm
 from pytest_maqet.session import MaqetSession, session_of
 from pytest_maqet.start_ahead import start_closure
-from pytest_maqet.vm_selection import choice_for, end_with_scope, fixture_names_in, wanted_vm
+from pytest_maqet.vm_selection import choice_for, end_with_scope, wanted_vm
 
 if TYPE_CHECKING:
     from pytest_maqet.config import VmConfig
@@ -33,70 +32,16 @@ PYTEST_SCOPE: dict[str, Any] = {
     "run": "session",
 }
 
-#: Fixtures of ours, and names that pytest and xdist treat in their own way.
-_TAKEN = frozenset(
-    {"request", "vms", "maqet", "vm_start_lock", "worker_id", "testrun_uid", *MARKED_FIXTURES}
-    | {f"{scope}vm_factory" for scope in ("", "class_", "module_", "package_", "session_")}
-    | {"cache", "capfd", "capfdbinary", "caplog", "capsys", "capsysbinary", "capteesys", "doctest_namespace"}
-    | {"monkeypatch", "pytestconfig", "record_property", "record_testsuite_property", "record_xml_attribute"}
-    | {"recwarn", "subtests", "testdir", "tmp_path", "tmp_path_factory", "tmpdir", "tmpdir_factory"}
-    | {"pytester", "linecomp", "LineMatcher"}
-)  # fmt: skip
-
 
 def build_named_fixtures(session: MaqetSession) -> ModuleType:
-    """A module with one fixture for each VM of the configuration, for pytest to read as a plugin.
-
-    Raises ConfigError for a fixture name that is no identifier, or is taken.
-    """
-    taken = _TAKEN | _fixtures_of_others(session.pytest_config)
+    """A module with one fixture for each VM of the configuration, for pytest to read as a plugin."""
     module = ModuleType("pytest_maqet_named_fixtures")
     module.__doc__ = "The VMs of the configuration, as fixtures."
-    problems: list[str] = []
     for number, config in enumerate(session.config.vms.values()):
-        name = config.fixture
-        fault = _fault(name, taken, session.named)
-        if fault is not None:
-            problems.append(
-                f"{config.origin}: the VM {config.name!r} cannot have a fixture {name!r}: {fault}"
-            )
-            continue
-        session.named[name] = config.name
+        session.named[config.fixture] = config.name
         # The attribute's name must not be the user's: pytest takes `pytest_…` for a hook.
         setattr(module, f"maqet_fixture_{number}", _named_fixture(config))
-    if problems:
-        raise ConfigError(
-            "\n".join(problems),
-            problems=problems,
-            hint="give the VM another name for its fixture: `fixture: NAME`",
-        )
     return module
-
-
-def _fault(name: str, taken: Iterable[str], named: Mapping[str, str]) -> str | None:
-    """Why a fixture must not have this name, or None."""
-    if not name.isidentifier():
-        return "that is not a Python identifier"
-    if keyword.iskeyword(name) or name in ("True", "False", "None"):
-        return "that is a Python keyword"
-    if name.startswith("_"):
-        return "it begins with an underscore"
-    if name in named:
-        return f"the VM {named[name]!r} has it already"
-    if name in taken:
-        return "that is a fixture of pytest or of a plugin"
-    return None
-
-
-def _fixtures_of_others(config: pytest.Config) -> set[str]:
-    """Names of the fixtures of pytest and of installed plugins; a conftest's are overrides, not clashes."""
-    installed = [plugin for plugin, _distribution in config.pluginmanager.list_plugin_distinfo()]
-    built_in = [
-        plugin
-        for plugin in config.pluginmanager.get_plugins()
-        if str(getattr(plugin, "__name__", "")).startswith("_pytest.")
-    ]
-    return {name for plugin in (*installed, *built_in) for name in fixture_names_in(plugin)}
 
 
 def _named_fixture(config: VmConfig) -> Any:
@@ -109,7 +54,7 @@ def _named_fixture(config: VmConfig) -> Any:
         return provide(request, session, Choice(name, source=f"fixture {request.fixturename}"), "function")
 
     give_vm.__name__ = config.fixture
-    give_vm.__doc__ = f"The VM {name!r} ({scope} scope), from {config.origin}."
+    give_vm.__doc__ = f"The {config.described_as}, {scope} scope: started and ready."
     return pytest.fixture(scope=PYTEST_SCOPE[scope], name=config.fixture)(give_vm)
 
 
@@ -123,7 +68,7 @@ def provide(
     __tracebackhide__ = True
     assert session.item is not None, "fixtures are set up for a test"
     start_closure(session, session.item)
-    needed = session.config.fixture_names(choice.name, choice.overrides)
+    needed = session.config.fixture_names(choice.picked, choice.overrides)
     values = {name: request.getfixturevalue(name) for name in needed}
     return hand_over(session, request.fixturename, wanted_vm(session, session.item, choice, at_least, values))
 
@@ -150,11 +95,10 @@ def give_marked_vm(request: pytest.FixtureRequest) -> Iterator[VirtualMachine]:
     assert fixture is not None
     scope = MARKED_FIXTURES[fixture]
     choice = choice_for(session, session.item, scope, getattr(request, "param", None))
-    assert choice.name is not None
     vm_scope = session.scope_of(choice, "function")
     with ExitStack() as stack:
         if choice.plain and SCOPES.index(vm_scope) >= SCOPES.index(scope):
-            vm = request.getfixturevalue(session.fixture_of(choice.name))
+            vm = request.getfixturevalue(session.fixture_of(choice.picked))
         else:
             vm = provide(request, session, choice, scope)
         if choice.exclusive:
@@ -176,7 +120,7 @@ def give_factory(request: pytest.FixtureRequest, scope: str) -> Callable[..., Vi
         choice = session.complete(
             Choice(name, overrides, None, source=f"{fixture}(…) in {session.item.nodeid}")
         )
-        needed = session.config.fixture_names(choice.name, choice.overrides)
+        needed = session.config.fixture_names(choice.picked, choice.overrides)
         values = {one: request.getfixturevalue(one) for one in needed}
         return hand_over(
             session, fixture, wanted_vm(session, session.item, choice, scope, values, shared=False)

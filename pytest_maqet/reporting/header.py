@@ -9,7 +9,6 @@ import pytest
 
 from pytest_maqet.config import VmConfig
 from pytest_maqet.errors import MaqetError
-from pytest_maqet.machine.host import TCG_TIMEOUT_SCALE
 from pytest_maqet.session import SESSION, MaqetSession
 
 
@@ -31,6 +30,7 @@ def _short(path: str, config: pytest.Config) -> str:
 
 def _qemu(session: MaqetSession) -> str:
     """QEMU's version and the accelerator that most VMs get, with the reason."""
+    from pytest_maqet.machine.host import TCG_TIMEOUT_SCALE
     from pytest_maqet.qemu import accelerator
     from pytest_maqet.qemu.binary import find_binary
     from pytest_maqet.qemu.capabilities import capabilities

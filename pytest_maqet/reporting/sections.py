@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_maqet.errors import MaqetError
-from pytest_maqet.manager import Manager
 from pytest_maqet.reporting.artifacts import made_folder
 from pytest_maqet.reporting.tracebacks import shorten
 from pytest_maqet.session import SESSION
 from pytest_maqet.vm_selection import uses
+
+if TYPE_CHECKING:
+    from pytest_maqet.manager import Manager
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
