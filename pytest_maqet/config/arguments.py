@@ -21,35 +21,20 @@ from pytest_maqet.config.problems import Problems, shown
 
 #: Options that QEMU takes any number of times, each time adding something (QEMU manual, "Invocation", and the
 #: handlers in system/vl.c that append). All others are taken once.
-REPEATABLE_OPTIONS = frozenset(
-    {
-        *("acpitable", "add-fd", "audiodev", "blockdev", "chardev", "compat", "cxl-fixed-memory-window"),
-        *(
-            "debugcon",
-            "device",
-            "drive",
-            "fda",
-            "fdb",
-            "fsdev",
-            "fw_cfg",
-            "global",
-            "hda",
-            "hdb",
-            "hdc",
-            "hdd",
-        ),
-        *("mon", "monitor", "mtdblock", "net", "netdev", "nic", "numa", "object", "option-rom", "parallel"),
-        *("pflash", "plugin", "qmp", "qmp-pretty", "sd", "semihosting-config", "serial", "set", "smbios"),
-        *("spice", "tpmdev", "trace", "usbdevice", "virtfs", "vnc", "watchdog"),
-    }
-)
+# fmt: off
+REPEATABLE_OPTIONS = frozenset({
+    "L", "acpitable", "add-fd", "audiodev", "blockdev", "chardev", "compat", "cxl-fixed-memory-window",
+    "debugcon", "device", "dfilter", "drive", "fda", "fdb", "fsdev", "fw_cfg", "global", "hda", "hdb", "hdc",
+    "hdd", "iscsi", "mon", "monitor", "mtdblock", "net", "netdev", "nic", "numa", "object", "option-rom",
+    "parallel", "pflash", "plugin", "prom-env", "qmp", "qmp-pretty", "sd", "semihosting-config", "serial",
+    "set", "smbios", "spice", "tpmdev", "trace", "usbdevice", "virtfs", "vnc", "watchdog",
+})
 #: Options whose whole value is a file, and keys inside a value that name one.
-_FILE_OPTIONS = frozenset(
-    {
-        *("kernel", "initrd", "bios", "pflash", "dtb", "option-rom", "hda", "hdb", "hdc", "hdd", "cdrom"),
-        *("fda", "fdb", "mtdblock", "sd"),
-    }
-)
+_FILE_OPTIONS = frozenset({
+    "kernel", "initrd", "bios", "pflash", "dtb", "option-rom", "hda", "hdb", "hdc", "hdd", "cdrom", "fda",
+    "fdb", "mtdblock", "sd",
+})
+# fmt: on
 _FILE_KEYS = frozenset(("file", "filename", "path", "mem-path", "romfile", "sock", "loader"))
 _OPTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 

@@ -6,10 +6,11 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Union
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, model_validator
 
 from pytest_maqet.config.model import Model
 from pytest_maqet.config.value_types import (
+    FROZEN,
     FilePath,
     Name,
     Number,
@@ -91,7 +92,7 @@ class EventWait(Model):
     """A QMP event with these members in its data."""
 
     name: Text
-    data: Mapping[str, Any] = Field(default_factory=dict)
+    data: Annotated[Mapping[str, JsonValue], *FROZEN] = Field(default_factory=dict, validate_default=True)
 
 
 class AgentWait(Model):

@@ -131,6 +131,7 @@ LATER_KEYS = {
     "secrets": "masking secrets",
     "attach": "machines that already run",
     "gdb": "a gdb stub",
+    "requires": "requirements in the YAML (use the marker maqet_requires)",
 }
 
 #: (path into the VM, test, words, what to do now) for values that cannot be set yet; `*` is every list item.
@@ -156,14 +157,7 @@ LATER_VALUES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str, str], ...
         "commands over ssh",
         "name agent and console only",
     ),
-    (("guest", "user"), lambda value: value is not None, "commands over ssh", "log in by `login` steps"),
     (("guest", "key"), lambda value: value is not None, "commands over ssh", ""),
-    (
-        ("guest", "password_env"),
-        lambda value: value is not None,
-        "commands over ssh",
-        "use `send_env` in `login`",
-    ),
     *(
         (
             ("ready", "*", kind),

@@ -193,7 +193,7 @@ class Preparation:
         for one in steps:
             if rest:
                 self._check_value(node[one], (*at, one), tuple(rest), is_later, words)
-            elif not isinstance(node[one], (MappingNode, SequenceNode)) and is_later(node[one]):
+            elif is_later(node[one]):
                 where = node.marks[one].value_place
                 self._problems.add(
                     where, key_path(self.name, (*at, one)), f"not supported yet: {words[0]}", words[1]

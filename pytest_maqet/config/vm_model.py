@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, WithJsonSchema, model_validator
 
 from pytest_maqet.config.arguments import ARGUMENTS_SCHEMA, Argument
 from pytest_maqet.config.fail_on import FailOnValue
@@ -25,7 +25,15 @@ from pytest_maqet.config.later_models import (
     Share,
     Words,
 )
-from pytest_maqet.config.machine_models import Arch, Cpu, CpuValue, FirmwareValue, ImageValue, NetworkValue
+from pytest_maqet.config.machine_models import (
+    Arch,
+    BuiltinImage,
+    Cpu,
+    CpuValue,
+    FirmwareValue,
+    ImageValue,
+    NetworkValue,
+)
 from pytest_maqet.config.model import Model
 from pytest_maqet.config.storage_models import Storage
 from pytest_maqet.config.value_types import (
@@ -43,6 +51,8 @@ from pytest_maqet.config.value_types import (
 )
 
 SCOPES = ("function", "class", "module", "package", "session", "run")
+#: The name of the disk that `image:` makes, among those of `storage:`.
+IMAGE_DISK = "root"
 #: Less memory than this is a unit that was forgotten.
 LEAST_MEMORY = 1 << 20
 _DEFAULT_MEMORY = 256 << 20
@@ -90,6 +100,15 @@ def _some_ports(names: tuple[str, ...]) -> tuple[str, ...]:
     return unique(names)
 
 
+def _unique_names(devices: tuple[Storage, ...]) -> tuple[Storage, ...]:
+    seen: set[str] = set()
+    for index, device in enumerate(devices):
+        if device.name in seen:
+            raise fault(f"there are two devices named {device.name!r}", at=(index, "name"))
+        seen.add(device.name)
+    return devices
+
+
 def _rtc(value: Any) -> Any:
     return {"base": value} if isinstance(value, str) else value
 
@@ -123,7 +142,7 @@ class VmConfig(Model):
     )
     accel: Literal["auto", "kvm", "hvf", "tcg"] | None = None
 
-    storage: tuple[Storage, ...] = ()
+    storage: Annotated[tuple[Storage, ...], AfterValidator(_unique_names)] = ()
     network: tuple[NetworkValue, ...] = ()
     shares: tuple[Share, ...] = ()
     cloud_init: CloudInit | None = None
@@ -153,6 +172,31 @@ class VmConfig(Model):
 
     _origin: Origin = PrivateAttr(default=Origin("", 0))
     _open_fixtures: tuple[str, ...] = PrivateAttr(default=())
+
+    @model_validator(mode="after")
+    def _check(self) -> VmConfig:
+        for key in ("initrd", "append"):
+            if (
+                getattr(self, key) is not None
+                and self.kernel is None
+                and not isinstance(self.image, BuiltinImage)
+            ):
+                raise fault(
+                    f"`{key}` without `kernel`", "it is for a kernel that is booted directly", at=(key,)
+                )
+        if self.image is not None:
+            for index, device in enumerate(self.storage):
+                if device.name == IMAGE_DISK:
+                    found = f"the name {IMAGE_DISK!r} is that of the disk `image` makes"
+                    raise fault(found, "choose another", at=("storage", index, "name"))
+        for index, wait in enumerate(self.ready or ()):
+            port = wait.console.console if wait.console is not None else None
+            if port is not None and port not in self.serial:
+                at = ("ready", index, "console", "console")
+                raise fault(
+                    f"there is no serial port {port!r}", f"allowed are {', '.join(self.serial)}", at=at
+                )
+        return self
 
     @property
     def origin(self) -> Origin:
