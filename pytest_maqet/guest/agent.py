@@ -19,7 +19,7 @@ from pytest_maqet.deadline import Deadline, pauses
 from pytest_maqet.errors import ChannelError
 from pytest_maqet.guest.agent_session import AgentRefused, AgentSession
 from pytest_maqet.guest.commands import END_GRACE, CommandOutcome, CommandRequest, command_timeout
-from pytest_maqet.guest.shell_script import END_PROCESSES, command_script
+from pytest_maqet.guest.shell_script import BECOME_COMMAND, END_PROCESSES, command_script
 
 #: Input longer than this many bytes goes into a file of the guest first, in pieces of this size.
 INPUT_PIECE = 1024 * 1024
@@ -116,7 +116,7 @@ class AgentChannel:
                 prelude = f"exec <{path}; rm -f {path}"
             elif request.input:
                 arguments["input-data"] = base64.b64encode(request.input).decode("ascii")
-            return await self._exec(command_script(request, prelude=prelude), arguments)
+            return await self._exec(command_script(request, prelude=prelude) + BECOME_COMMAND, arguments)
 
     async def _exec(self, script: str, arguments: Mapping[str, Any], *words: str) -> int:
         answer = await self._session.ask(

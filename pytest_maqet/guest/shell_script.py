@@ -30,10 +30,17 @@ exit 0
 """
 
 
-def command_script(request: CommandRequest, *, prelude: str = "") -> str:
-    """A script whose process becomes the command: directory and environment set, in a session of its own.
+#: The end of every command's script: become the command, as the leader of a new session if possible.
+BECOME_COMMAND = """\
+command -v setsid >/dev/null 2>&1 && exec setsid -- "$@"
+exec "$@"
+"""
 
-    `prelude` is run first, for redirections.
+
+def command_script(request: CommandRequest, *, prelude: str = "") -> str:
+    """A script that sets environment and directory, and the command as its arguments.
+
+    `prelude` is run first, for redirections. `BECOME_COMMAND` has to follow.
     """
     words = ("/bin/sh", "-c", request.command) if isinstance(request.command, str) else request.command
     lines = [prelude] if prelude else []
@@ -41,7 +48,5 @@ def command_script(request: CommandRequest, *, prelude: str = "") -> str:
     if request.cwd is not None:
         directory = request.cwd if request.cwd.startswith("/") else f"./{request.cwd}"
         lines.append(f"cd {shlex.quote(directory)} || exit 127")
-    lines.append(f"set -- {shlex.join(words)}")
-    lines.append('command -v setsid >/dev/null 2>&1 && exec setsid -- "$@"')
-    lines.append('exec "$@"')
+    lines.append(f"set -- {shlex.join(words)}\n")
     return "\n".join(lines)
