@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from pytest_maqet.errors import ConfigError, StartError
 from pytest_maqet.guests.linux_build import linux_guest
@@ -16,7 +17,7 @@ NAMES = ("linux", "nano")
 #: What both guests print, in a line of their own, at the end of their boot (a regular expression).
 READY = "guest ready"
 
-_NANO_IMAGE = Path(__file__).with_name("nano.img")
+_NANO_IMAGE = Path(__file__).parent / "nano" / "nano.img"
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class BuiltinGuest:
     initrd: Path | None = None
     append: str = ""
     image: Path | None = None
-    image_interface: str = "virtio"
+    image_interface: Literal["virtio", "ide", "sata", "scsi", "nvme", "none"] = "virtio"
     ready: str = READY
 
 

@@ -9,6 +9,8 @@ from contextlib import ExitStack
 from pytest_maqet.errors import StartError
 from pytest_maqet.runs.vm_directory import VmDirectory
 
+_claims: set[int] = set()
+
 
 def claim_monitor(directory: VmDirectory, count: int, stack: ExitStack) -> int:
     """Claim the first free monitor and return its number; `stack` gives it back when closed.
@@ -23,9 +25,25 @@ def claim_monitor(directory: VmDirectory, count: int, stack: ExitStack) -> int:
         except BlockingIOError:
             os.close(descriptor)
             continue
-        stack.callback(os.close, descriptor)
+        _claims.add(descriptor)
+        stack.callback(_give_back, descriptor)
         return number
     raise StartError(
         f"all {count} QMP monitors of the VM in {directory.path} are taken by other processes",
         hint="more processes share this VM than its run has workers",
     )
+
+
+def _give_back(descriptor: int) -> None:
+    _claims.discard(descriptor)
+    os.close(descriptor)
+
+
+def _close_in_child() -> None:
+    """A forked child would share the claim, and keep it after its parent has ended."""
+    for descriptor in _claims:
+        os.close(descriptor)
+    _claims.clear()
+
+
+os.register_at_fork(after_in_child=_close_in_child)

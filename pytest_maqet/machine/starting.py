@@ -61,16 +61,13 @@ def new_life(config: VmConfig, host: Host, loop: LoopThread) -> Life:
 
 def start_again(old: Life, config: VmConfig, host: Host, loop: LoopThread) -> Life:
     """Boot a stopped VM from its current disks, in its directory; console logs and events go on."""
-    directory = old.directory
-    for path in (directory.pid_file, directory.exit_file, directory.qemu_pid_file):
-        path.unlink(missing_ok=True)
-    return _boot(config, host, loop, directory, old.vitals.mailbox, fresh=False)
+    return _boot(config, host, loop, old.directory, old.vitals.mailbox, fresh=False)
 
 
 def joined_life(config: VmConfig, directory: VmDirectory, loop: LoopThread) -> Life:
     """Use a VM that another process of this run has started.
 
-    Raises StartError when it is not alive any more.
+    Raises QemuDied when it is not alive any more, StartError when it never was.
     """
     facts = _record(directory)
     process = QemuProcess.attach(directory)

@@ -1,0 +1,81 @@
+"""QMP through the handle."""
+
+import logging
+import os
+import signal
+import socket
+
+import pytest
+
+from pytest_maqet import QemuDied, QMPCommandError, WaitTimeout
+
+
+def test_execute_returns_qemus_value(boot):
+    assert boot().qmp.execute("query-status")["running"] is True
+
+
+def test_underscores_stand_for_dashes(boot):
+    text = boot().qmp.execute("human-monitor-command", command_line="info status")
+    assert "running" in text
+
+
+def test_a_refused_command_has_class_and_description(boot):
+    with pytest.raises(QMPCommandError, match="no-such-command") as caught:
+        boot().qmp.execute("no-such-command", some_argument=1)
+    assert caught.value.error_class == "CommandNotFound"
+    assert caught.value.command == "no-such-command"
+
+
+def test_schema_knows_query_status(boot):
+    assert any(entry.get("name") == "query-status" for entry in boot().qmp.schema())
+
+
+def test_event_stream_sees_events_of_its_block_and_leaves_the_mailbox_alone(boot):
+    vm = boot()
+    with vm.qmp.events("STOP", "RESUME") as stream:
+        vm.pause()
+        vm.resume()
+        assert [stream.get(5)["event"], stream.get(5)["event"]] == ["STOP", "RESUME"]
+        with pytest.raises(WaitTimeout, match="STOP, RESUME"):
+            stream.get(0.02)
+    vm.wait.event("STOP", timeout=1)
+
+
+def test_an_event_that_came_before_its_wait_is_found(boot):
+    vm = boot()
+    vm.reset()
+    vm.qmp.execute("query-status")
+    assert vm.wait.event("RESET", timeout=5, guest=False)["data"]["reason"] == "host-qmp-system-reset"
+
+
+def test_a_second_monitor_is_free_for_a_person(boot):
+    vm = boot()
+    with socket.socket(socket.AF_UNIX) as person:
+        person.settimeout(10)
+        person.connect(str(vm.workdir / "qmp1.sock"))
+        assert b'"QMP"' in person.recv(4096), "the second monitor did not greet"
+
+
+def test_a_command_in_flight_ends_with_qemus_death(boot):
+    vm = boot()
+    os.kill(vm.pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(WaitTimeout, match="query-status"):
+            vm.qmp.execute("query-status", timeout=0.05)
+    finally:
+        os.kill(vm.pid, signal.SIGKILL)
+    with pytest.raises(QemuDied):
+        vm.qmp.execute("query-status")
+
+
+def test_the_end_of_qemu_makes_no_noise_in_the_log(boot, caplog):
+    with caplog.at_level(logging.DEBUG):
+        vm = boot()
+        vm.qmp.execute("quit")
+        vm.wait.exit()
+        vm.close()
+        other = boot()
+        other.kill()
+        other.close()
+    noise = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert not noise, f"the user's log shows: {[record.getMessage() for record in noise]}"
