@@ -15,6 +15,13 @@ from pytest_maqet.vm_selection import uses
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Check the test's markers, and parametrise `vm` where several --maqet-vm are given."""
+    try:
+        _check_markers(metafunc)
+    except MaqetError as error:
+        raise pytest.Collector.CollectError(str(error)) from None
+
+
+def _check_markers(metafunc: pytest.Metafunc) -> None:
     session = metafunc.config.stash[SESSION]
     definition = metafunc.definition
     where = definition.nodeid
@@ -46,13 +53,10 @@ def _check(session: MaqetSession, choice: Choice) -> None:
     """A marker's VM and overrides must be right; that is this test's collection error otherwise."""
     if choice.name is None and not choice.overrides:
         return
-    try:
-        complete = session.complete(choice)
-        needed = session.config.fixture_names(complete.picked, complete.overrides)
-        if not needed:  # values that come from fixtures are not known yet
-            session.configured(complete)
-    except MaqetError as error:
-        raise pytest.UsageError(str(error)) from None
+    complete = session.complete(choice)
+    needed = session.config.fixture_names(complete.picked, complete.overrides, source=complete.source)
+    if not needed:  # values that come from fixtures are not known yet
+        session.configured(complete)
 
 
 def _is_parametrised(definition: pytest.Item, fixture: str) -> bool:

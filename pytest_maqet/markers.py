@@ -1,18 +1,20 @@
 """The markers `maqet` and `maqet_requires`: what they say, and whether they say it right.
 
-Faults are raised as `pytest.UsageError` during collection, where pytest turns them into that test's
-collection error with and without xdist; for unittest methods, which pytest does not parametrise, when the
-test is set up.
+Faults are ConfigErrors: found while a test is collected they are its collection error; for unittest methods,
+whose markers pytest does not show us then, they are found when the test is set up.
 """
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+
+from pytest_maqet.errors import ConfigError
 
 #: Every scope a VM can have, from the narrowest to the widest.
 SCOPES = ("function", "class", "module", "package", "session", "run")
@@ -27,6 +29,9 @@ MARKED_FIXTURES = {
 }
 
 _REQUIREMENTS = ("kvm", "arch", "binary", "qemu", "guest", "provides")
+
+#: A requirement on QEMU's version: an operator and a version.
+VERSION = re.compile(r"\s*(>=|<=|==|!=|>|<)\s*(\d+(?:\.\d+)*)\s*")
 
 _MARKER_LINES = (
     "maqet(name, *, scope=None, exclusive=False, **overrides): choose the VM that `vm` gives this test, and "
@@ -73,7 +78,7 @@ def marked(node: pytest.Item | pytest.Collector | pytest.FixtureRequest, where: 
     """The sum of the `maqet` markers on a node: outer ones first, the nearest wins.
 
     Overrides of an outer marker that names another VM than the one picked in the end do not count: they were
-    meant for that other one. Raises pytest.UsageError for a marker that is used wrongly.
+    meant for that other one. Raises ConfigError for a marker that is used wrongly.
     """
     nearest_first = [_one(mark, where) for mark in _marks(node)]
     name = next((choice.name for choice in nearest_first if choice.name is not None), None)
@@ -105,20 +110,20 @@ def _marks(node: Any) -> Iterable[pytest.Mark]:
 def _one(mark: pytest.Mark, where: str) -> Choice:
     """One marker, checked by itself."""
     if len(mark.args) > 1:
-        raise pytest.UsageError(
+        raise ConfigError(
             f"{where}: maqet(…) takes one VM name, got {', '.join(map(repr, mark.args))}; "
             "several VMs come from their own fixtures, or from `vms`."
         )
     name = mark.args[0] if mark.args else None
     if name is not None and not isinstance(name, str):
-        raise pytest.UsageError(f"{where}: maqet(…) takes a VM's name, got {name!r} ({type(name).__name__}).")
+        raise ConfigError(f"{where}: maqet(…) takes a VM's name, got {name!r} ({type(name).__name__}).")
     overrides = dict(mark.kwargs)
     scope = overrides.pop("scope", None)
     if scope is not None and scope not in SCOPES:
-        raise pytest.UsageError(f"{where}: maqet(scope={scope!r}): a scope is one of {', '.join(SCOPES)}.")
+        raise ConfigError(f"{where}: maqet(scope={scope!r}): a scope is one of {', '.join(SCOPES)}.")
     exclusive = overrides.pop("exclusive", False)
     if not isinstance(exclusive, bool):
-        raise pytest.UsageError(f"{where}: maqet(exclusive={exclusive!r}): it is True or False.")
+        raise ConfigError(f"{where}: maqet(exclusive={exclusive!r}): it is True or False.")
     return Choice(name, overrides, scope, exclusive)
 
 
@@ -131,7 +136,7 @@ def changed(choice: Choice, parameter: Any) -> Choice:
     if isinstance(parameter, Mapping) and all(isinstance(key, str) for key in parameter):
         overrides = {**choice.overrides, **parameter}
         return Choice(choice.name, overrides, choice.scope, choice.exclusive, choice.source)
-    raise pytest.UsageError(
+    raise ConfigError(
         f"{choice.source}: an indirect parameter of `vm` is a VM's name or a dict of overrides, "
         f"got {parameter!r}."
     )
@@ -145,28 +150,31 @@ def uses_a_marked_fixture(fixture_names: Iterable[str]) -> bool:
     return any(name in MARKED_FIXTURES or name == "request" for name in fixture_names)
 
 
-def unused_marker(where: str) -> pytest.UsageError:
+def unused_marker(where: str) -> ConfigError:
     """The error for a `maqet` marker that nothing reads."""
-    return pytest.UsageError(
+    return ConfigError(
         f"{where}: the maqet marker has no effect: the test uses no `vm` "
-        f"(nor {', '.join(name for name in MARKED_FIXTURES if name != 'vm')}).\n"
-        "hint: add `vm` to the test's arguments, or remove the marker."
+        f"(nor {', '.join(name for name in MARKED_FIXTURES if name != 'vm')}).",
+        hint="add `vm` to the test's arguments, or remove the marker",
     )
 
 
 def check_requirements(node: pytest.Item | pytest.Collector, where: str) -> None:
-    """Raise pytest.UsageError when a `maqet_requires` marker of a node is used wrongly."""
+    """Raise ConfigError when a `maqet_requires` marker of a node is used wrongly."""
     for mark in node.iter_markers("maqet_requires"):
         if mark.args:
-            raise pytest.UsageError(f"{where}: maqet_requires(…) takes keywords only, got {mark.args[0]!r}.")
+            raise ConfigError(f"{where}: maqet_requires(…) takes keywords only, got {mark.args[0]!r}.")
         for key in mark.kwargs:
             if key not in _REQUIREMENTS:
-                raise pytest.UsageError(
+                raise ConfigError(
                     f"{where}: maqet_requires({key}=…) is not known; there are {', '.join(_REQUIREMENTS)}."
                 )
+    for version in required(node, "qemu"):
+        if not VERSION.fullmatch(str(version)):
+            raise ConfigError(f"{where}: maqet_requires(qemu={version!r}): write it like '>=8.2'.")
 
 
-def required(node: pytest.Item, key: str) -> list[Any]:
+def required(node: pytest.Item | pytest.Collector, key: str) -> list[Any]:
     """The values that the `maqet_requires` markers of a test give for one key, lists taken apart."""
     values: list[Any] = []
     for mark in node.iter_markers("maqet_requires"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import re
 import shutil
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -11,15 +10,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pytest
 
 from pytest_maqet.errors import MaqetError
-from pytest_maqet.markers import MARKED_FIXTURES, required
+from pytest_maqet.markers import MARKED_FIXTURES, VERSION, required
 from pytest_maqet.session import MaqetSession
 from pytest_maqet.vm_selection import choice_for
 
 if TYPE_CHECKING:
     from pytest_maqet.config import VmConfig
     from pytest_maqet.machine import VirtualMachine
-
-_VERSION = re.compile(r"\s*(>=|<=|==|!=|>|<)\s*(\d+(?:\.\d+)*)\s*")
 
 _COMPARE: dict[str, Callable[[tuple[int, ...], tuple[int, ...]], bool]] = {
     ">=": lambda found, wanted: found >= wanted,
@@ -98,9 +95,8 @@ def _missing_in_qemu(config: VmConfig, versions: list[Any], *, wants_kvm: bool) 
         yield str(error)
         return
     for version in versions:
-        match = _VERSION.fullmatch(str(version))
-        if match is None:
-            raise pytest.UsageError(f"maqet_requires(qemu={version!r}): write it like '>=8.2'.")
+        match = VERSION.fullmatch(str(version))
+        assert match is not None, "checked when the test was collected"
         compare, wanted = _COMPARE[match[1]], tuple(map(int, match[2].split(".")))
         if not compare(caps.version[: len(wanted)], wanted):
             yield f"QEMU is {'.'.join(map(str, caps.version))}, not {version}"

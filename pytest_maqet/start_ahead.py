@@ -61,7 +61,7 @@ def _wanted(session: MaqetSession, item: pytest.Item, fixture: str, overridden: 
         if session.config.fixture_names(choice.picked, choice.overrides):
             return None
         return wanted_vm(session, item, choice, scope, {})
-    except (MaqetError, pytest.UsageError):
+    except MaqetError:
         return None
 
 

@@ -68,7 +68,7 @@ def provide(
     __tracebackhide__ = True
     assert session.item is not None, "fixtures are set up for a test"
     start_closure(session, session.item)
-    needed = session.config.fixture_names(choice.picked, choice.overrides)
+    needed = session.config.fixture_names(choice.picked, choice.overrides, source=choice.source)
     values = {name: request.getfixturevalue(name) for name in needed}
     return hand_over(session, request.fixturename, wanted_vm(session, session.item, choice, at_least, values))
 
@@ -120,7 +120,7 @@ def give_factory(request: pytest.FixtureRequest, scope: str) -> Callable[..., Vi
         choice = session.complete(
             Choice(name, overrides, None, source=f"{fixture}(…) in {session.item.nodeid}")
         )
-        needed = session.config.fixture_names(choice.picked, choice.overrides)
+        needed = session.config.fixture_names(choice.picked, choice.overrides, source=choice.source)
         values = {one: request.getfixturevalue(one) for one in needed}
         return hand_over(
             session, fixture, wanted_vm(session, session.item, choice, scope, values, shared=False)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def choice_for(session: MaqetSession, item: pytest.Item, scope: str, parameter: Any = None) -> Choice:
     """The complete choice for the marked fixture of that scope, in this test.
 
-    Raises pytest.UsageError for a marker used wrongly and ConfigError where nothing says which VM is meant.
+    Raises ConfigError for a marker used wrongly, and where nothing says which VM is meant.
     """
     node = scope_node(item, scope)
     where = node.nodeid or "the session"
