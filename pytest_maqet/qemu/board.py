@@ -115,7 +115,7 @@ def _board(caps: Capabilities, machine: str, bare: str) -> Board:
     buses: dict[str, str] = dict(re.findall(r"^ *bus: (\S+)\n *type (\S+)", bare, re.MULTILINE))
     return Board(
         buses=buses,
-        vmgenid="dev: vmgenid" in (trees["vmgenid"] or ""),
+        vmgenid="vmgenid" in caps.devices and trees["vmgenid"] is not None,
         cpu_max=trees["cpu_max"] is not None,
         vga="dev: VGA" in (trees["vga"] or ""),
     )

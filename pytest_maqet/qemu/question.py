@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,19 +31,23 @@ def ask(binary: Path, arguments: Sequence[str], commands: Sequence[tuple[str, di
     """
     asked = [("qmp_capabilities", {}), *commands, ("quit", {})]
     lines = "".join(json.dumps({"execute": name, "arguments": given}) + "\n" for name, given in asked)
-    argv = [
-        str(binary),
-        "-S",
-        "-nodefaults",
-        "-no-user-config",
-        "-display",
-        "none",
-        *arguments,
-        "-qmp",
-        "stdio",
-    ]
+    always = ("-S", "-nodefaults", "-no-user-config", "-display", "none", "-qmp", "stdio")
+    done = _run([str(binary), *always, *arguments], lines.encode())
+    answers = _answers(done.stdout)
+    if len(answers) < len(asked):
+        reason = done.stderr.decode(errors="replace").strip() or f"exit status {done.returncode}, no message"
+        raise QuestionError(f"{binary} did not answer as a QEMU does; it said: {reason}", reason=reason)
+    return answers[1 : len(commands) + 1]
+
+
+def _run(argv: Sequence[str], questions: bytes) -> subprocess.CompletedProcess[bytes]:
+    binary = argv[0]
+    reading, writing = os.pipe()
     try:
-        done = subprocess.run(argv, input=lines.encode(), capture_output=True, timeout=_PATIENCE, check=False)
+        # Far below the 64 KiB a pipe holds. It stays open until QEMU has ended: a monitor that sees the end
+        # of its input drops the commands it has not come to yet.
+        os.write(writing, questions)
+        return subprocess.run(argv, stdin=reading, capture_output=True, timeout=_PATIENCE, check=False)
     except subprocess.TimeoutExpired:
         raise QuestionError(
             f"{binary} did not answer in {_PATIENCE:g} s when asked what it can do", reason="no answer"
@@ -53,11 +58,9 @@ def ask(binary: Path, arguments: Sequence[str], commands: Sequence[tuple[str, di
             reason=str(error.strerror),
             hint="a QEMU program (qemu-system-…) for this host is wanted",
         ) from error
-    answers = _answers(done.stdout)
-    if len(answers) < len(asked):
-        reason = done.stderr.decode(errors="replace").strip() or f"exit status {done.returncode}, no message"
-        raise QuestionError(f"{binary} did not answer as a QEMU does; it said: {reason}", reason=reason)
-    return answers[1 : len(commands) + 1]
+    finally:
+        os.close(reading)
+        os.close(writing)
 
 
 def _answers(output: bytes) -> list[Any]:
