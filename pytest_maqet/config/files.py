@@ -43,10 +43,11 @@ def read_text(path: Path, limits: Limits = DEFAULT_LIMITS) -> str:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (OSError, ValueError) as error:
         raise _cannot_open(path, error) from None
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(fd)
+        raise _wrong(path, f"is {_kind(status.st_mode)}, not a file")
     with os.fdopen(fd, "rb") as file:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
-            raise _wrong(path, f"is {_kind(status.st_mode)}, not a file")
         if status.st_size > limits.file_bytes:
             raise _too_big(path, status.st_size, limits)
         try:

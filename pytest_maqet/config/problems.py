@@ -17,6 +17,7 @@ class Problems:
     def __init__(self) -> None:
         self._lines: dict[str, None] = {}
         self._count = 0
+        self._spoilt: set[str] = set()
         self._seen: set[tuple[str, str]] = set()
 
     def __len__(self) -> int:
@@ -26,6 +27,8 @@ class Problems:
     def add(self, where: str, key_path: str, found: str, allowed: str = "", suggestion: str = "") -> None:
         """One fault: `where: key.path: what was found; what is allowed; did you mean 'x'?`."""
         self._count += 1
+        if where in self._spoilt:
+            return
         if where[-1:].isdigit():  # the same spot of a file, reached through `defaults:` or `extends:` again
             if (where, found) in self._seen:
                 return
@@ -33,6 +36,11 @@ class Problems:
         parts = [found, allowed, f"did you mean {suggestion!r}?" if suggestion else ""]
         said = "; ".join(part for part in parts if part)
         self._lines.setdefault(": ".join(part for part in (where, key_path, said) if part))
+
+    def spoil(self, where: str, key_path: str, found: str) -> None:
+        """One fault after which everything else that is found at this place would only follow from it."""
+        self.add(where, key_path, found)
+        self._spoilt.add(where)
 
     def check(self) -> None:
         """Raise ConfigError with all of them, if there are any."""

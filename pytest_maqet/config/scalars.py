@@ -53,5 +53,5 @@ def tagged_scalar(tag: str, text: str) -> Any:
         return text
     try:
         return _MAKERS[tag](ScalarNode(tag, text))
-    except (ConstructorError, KeyError, IndexError, OverflowError) as error:
+    except (ConstructorError, ValueError, KeyError, IndexError, OverflowError) as error:
         raise ValueError(f"{text!r} is no {tag.removeprefix(_PREFIX)}") from error

@@ -230,7 +230,7 @@ class _Builder:
             return expand(text, self._environ)
         except VariableError as error:
             frame = self._stack[-1] if self._stack else None
-            self._problems.add(self._where(event), frame.key or "" if frame else "", str(error))
+            self._problems.spoil(self._where(event), frame.key or "" if frame else "", str(error))
             return text
 
     def _mark(self, event: Event, raw: str | None) -> Mark:
