@@ -1,1 +1,1 @@
-"""The command `pytest-maqet`; each of its subcommands is a module here."""
+"""The command `pytest-maqet`: one module for each of its commands, and `main`, which picks one."""
