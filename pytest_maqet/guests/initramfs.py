@@ -1,4 +1,4 @@
-"""Writes the initramfs of builtin:linux: our own few files, busybox, programs with their libraries, modules."""
+"""Writes the initramfs of builtin:linux: our own few files, busybox, programs and their libraries, modules."""
 
 from __future__ import annotations
 

@@ -209,7 +209,13 @@ print:  lodsb
         jmp print
 .end:   ret
 
-put:    mov dx, COM1                    ; QEMU's transmitter is always ready
+put:    push ax                         ; a byte to the serial port, when it has room
+        mov dx, COM1 + 5
+.full:  in al, dx
+        test al, 1 << 5
+        jz .full
+        pop ax
+        mov dl, COM1 & 0xff
         out dx, al
         ret
 
@@ -226,3 +232,5 @@ pm:       dw 0
 
 ; One cylinder (16 heads, 63 sectors): SeaBIOS does not boot from a disk of less.
         times 16 * 63 * 512 - ($ - $$) db 0
+; SeaBIOS boots no disk smaller than a cylinder.
+        times 0x100000 - ($ - $$) db 0
