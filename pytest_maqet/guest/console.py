@@ -2,41 +2,35 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from pytest_maqet.deadline import Deadline
+from pytest_maqet.guest.caller import Caller
 from pytest_maqet.guest.commands import CompletedCommand
-from pytest_maqet.guest.console_log import ConsoleLog
-from pytest_maqet.guest.guest_process import Caller
 from pytest_maqet.guest.prompt_shell import PromptShell
-from pytest_maqet.guest.serial_line import SerialLine
-from pytest_maqet.loop import Pulse
+from pytest_maqet.guest.serial_port import SerialPort
 
 
-class Expect(Protocol):
-    """`vm.wait.console` for one serial port: the next match after the reader's cursor."""
+class ConsoleOwner(Caller, Protocol):
+    """What a console needs of its VM's handle; `name` is the port's."""
 
-    def __call__(self, pattern: str, *, timeout: float | None, since: Any) -> re.Match[str]: ...  # noqa: D102
+    def console_position(self, name: str, since: str) -> int:
+        """Where text `since` "mark", "start" or "now" begins."""
+        ...
 
+    def expect_on_console(
+        self, name: str, pattern: str, *, timeout: float | None, since: str
+    ) -> re.Match[str]:
+        """`vm.wait.console` on this port."""
+        ...
 
-class RunOnConsole(Protocol):
-    """`vm.run` over this serial port and no other channel."""
-
-    def __call__(  # noqa: D102
-        self,
-        command: str | Sequence[str],
-        *,
-        check: bool,
-        timeout: float | None,
-        input: str | bytes | None,  # noqa: A002
-        env: Mapping[str, str] | None,
-        cwd: str | None,
-        encoding: str | None,
-    ) -> CompletedCommand[Any]: ...
+    def run_on_console(
+        self, name: str, command: str | Sequence[str], *, check: bool, timeout: float | None, **request: Any
+    ) -> CompletedCommand[Any]:
+        """`vm.run` over this port and no other channel; `request` as for `CommandRequest.of`."""
+        ...
 
 
 class Console:
@@ -45,60 +39,41 @@ class Console:
     What it says is logged from the first byte on, in `path`, whether or not anybody reads.
     """
 
-    def __init__(
-        self,
-        name: str,
-        log: ConsoleLog,
-        line: SerialLine,
-        changed: Pulse,
-        *,
-        vm_name: str,
-        typing: asyncio.Lock,
-        call: Caller,
-        deadline: Callable[[float | None], Deadline],
-        position: Callable[[str], int],
-        expect: Expect,
-        run: RunOnConsole,
-    ) -> None:
-        self.name = name
-        self._log = log
-        self._line = line
-        self._changed = changed
-        self._vm_name = vm_name
-        self._typing = typing
-        self._call = call
-        self._deadline = deadline
-        self._position = position
-        self._expect = expect
-        self._run = run
+    def __init__(self, port: SerialPort, owner: ConsoleOwner) -> None:
+        self._port = port
+        self._owner = owner
+
+    @property
+    def name(self) -> str:
+        """Its name in `serial:`."""
+        return self._port.name
 
     @property
     def path(self) -> Path:
         """The file with every byte that the port has sent."""
-        return self._log.path
+        return self._port.log.path
 
     def send(self, text: str | bytes, *, timeout: float | None = None) -> None:
         r"""Type `text` as it is: a line needs its own `"\n"`, Ctrl-C is `"\x03"`.
 
         Raises ChannelError when QEMU is gone.
         """
-        deadline = self._deadline(timeout)
         data = text.encode() if isinstance(text, str) else text
-        self._call(self._type(data), deadline)
+        self._owner.call(self._port.type(data), self._owner.command_deadline(timeout))
 
     def expect(self, pattern: str, timeout: float | None = None, *, since: str = "mark") -> re.Match[str]:
         """Wait for a regular expression, as `vm.wait.console` does, with the same cursor."""
-        return self._expect(pattern, timeout=timeout, since=since)
+        return self._owner.expect_on_console(self.name, pattern, timeout=timeout, since=since)
 
     def text(self, since: str = "start") -> str:
-        """What the port has said, as plain text: since the "start", or after this thread's cursor ("mark")."""
-        start = self._position(since)
+        """What the port has said, as plain text: from the "start", or from this thread's cursor ("mark")."""
+        start = self._owner.console_position(self.name, since)
 
         async def read() -> str:
-            self._log.read()
-            return self._log.text(start)
+            self._port.log.read()
+            return self._port.log.text(start)
 
-        return self._call(read(), self._deadline(None))
+        return self._owner.call(read(), self._owner.command_deadline(None))
 
     def run(
         self,
@@ -112,8 +87,8 @@ class Console:
         encoding: str | None = "utf-8",
     ) -> CompletedCommand[Any]:
         """As `vm.run`, by a POSIX shell on this serial port; other shells: `shell`."""
-        return self._run(
-            command, check=check, timeout=timeout, input=input, env=env, cwd=cwd, encoding=encoding
+        return self._owner.run_on_console(
+            self.name, command, check=check, timeout=timeout, input=input, env=env, cwd=cwd, encoding=encoding
         )
 
     def shell(self, prompt: str, status: str | None = None, eol: str = "\n") -> PromptShell:
@@ -123,21 +98,8 @@ class Console:
         that prints the last one's status as a number (without one, every command counts as a success), `eol`
         what ends a typed line, `"\r"` for some.
         """
-        return PromptShell(
-            self._log,
-            self._changed,
-            self._type,
-            prompt=re.compile(rf"(?:{prompt})\Z", re.MULTILINE),
-            status=status,
-            eol=eol,
-            vm_name=self._vm_name,
-            call=self._call,
-            deadline=self._deadline,
-        )
+        pattern = re.compile(rf"(?:{prompt})\Z", re.MULTILINE)
+        return PromptShell(self._port, self._owner, prompt=pattern, status=status, eol=eol)
 
     def __repr__(self) -> str:
-        return f"<Console {self.name} of {self._vm_name}: {self.path}>"
-
-    async def _type(self, data: bytes) -> None:
-        async with self._typing:
-            await self._line.send(data)
+        return f"<Console {self.name} of {self._port.vm_name}: {self.path}>"

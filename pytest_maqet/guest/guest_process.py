@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Callable, Coroutine
 from types import TracebackType
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, Self
 
 from pytest_maqet.deadline import Deadline
 from pytest_maqet.errors import MaqetError
+from pytest_maqet.guest.caller import Caller
 from pytest_maqet.guest.commands import CommandOutcome, Text, command_timeout
 from pytest_maqet.guest.remote_process import RemoteProcess
 
-T = TypeVar("T")
-
 #: Seconds that `terminate` gives a command at the end of its `with` block before it is killed.
 TERMINATE_GRACE = 2.0
-
-
-class Caller(Protocol):
-    """Runs a coroutine on the loop and blocks; ends at once when the guest panics or QEMU dies."""
-
-    def __call__(self, work: Coroutine[Any, Any, T], deadline: Deadline) -> T: ...  # noqa: D102
 
 
 class GuestProcess(Generic[Text]):
@@ -31,12 +23,10 @@ class GuestProcess(Generic[Text]):
     Each call asks the guest; `timeout` is in seconds, None for the VM's `timeouts: command`.
     """
 
-    def __init__(
-        self, process: RemoteProcess, call: Caller, deadline: Callable[[float | None], Deadline]
-    ) -> None:
+    def __init__(self, process: RemoteProcess, caller: Caller) -> None:
         self._process = process
-        self._call = call
-        self._deadline = deadline
+        self._call = caller.call
+        self._deadline = caller.command_deadline
 
     @property
     def pid(self) -> int:

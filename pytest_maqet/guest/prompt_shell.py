@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable
 
 from pytest_maqet.deadline import Deadline
 from pytest_maqet.errors import ChannelError, CommandTimeout
+from pytest_maqet.guest.caller import Caller
 from pytest_maqet.guest.commands import CompletedCommand
-from pytest_maqet.guest.console_log import ConsoleLog
-from pytest_maqet.guest.guest_process import Caller
-from pytest_maqet.loop import Pulse
+from pytest_maqet.guest.serial_port import SerialPort
 
 #: A prompt counts when nothing follows it for this long, in seconds: output may look like one in passing.
 QUIET = 0.03
@@ -22,27 +20,14 @@ class PromptShell:
     """What `vm.console.shell(prompt=…)` returns."""
 
     def __init__(
-        self,
-        log: ConsoleLog,
-        changed: Pulse,
-        send: Callable[[bytes], Awaitable[None]],
-        *,
-        prompt: re.Pattern[str],
-        status: str | None,
-        eol: str,
-        vm_name: str,
-        call: Caller,
-        deadline: Callable[[float | None], Deadline],
+        self, port: SerialPort, caller: Caller, *, prompt: re.Pattern[str], status: str | None, eol: str
     ) -> None:
-        self._log = log
-        self._changed = changed
-        self._send = send
+        self._port = port
+        self._log = port.log
+        self._caller = caller
         self._prompt = prompt
         self._status = status
         self._eol = eol
-        self._vm_name = vm_name
-        self._call = call
-        self._deadline = deadline
 
     def run(self, command: str, *, check: bool = True, timeout: float | None = None) -> CompletedCommand[str]:
         """Type one line and return what was printed up to the next prompt, as `stdout`.
@@ -52,10 +37,10 @@ class PromptShell:
         """
         if "\n" in command or "\r" in command:
             raise ValueError(f"one line at a time can be typed at a prompt, got {command!r}")
-        deadline = self._deadline(timeout)
-        result = self._call(self._completed(command, deadline), deadline)
+        deadline = self._caller.command_deadline(timeout)
+        result = self._caller.call(self._completed(command, deadline), deadline)
         if check:
-            result.check(self._vm_name)
+            result.check(self._port.vm_name)
         return result
 
     async def _completed(self, command: str, deadline: Deadline) -> CompletedCommand[str]:
@@ -65,7 +50,9 @@ class PromptShell:
         duration = time.monotonic() - started
         returncode = 0
         if self._status is not None:
-            returncode = _number(await self._exchange(self._status, deadline), self._status, self._vm_name)
+            returncode = _number(
+                await self._exchange(self._status, deadline), self._status, self._port.vm_name
+            )
         return CompletedCommand(command, output, "", returncode, duration)
 
     async def _at_prompt(self, deadline: Deadline) -> None:
@@ -74,22 +61,22 @@ class PromptShell:
         if self._prompt.search(self._log.tail(1)):
             return
         start = self._log.end
-        await self._send(self._eol.encode())
+        await self._port.type(self._eol.encode())
         if await self._next_prompt(start, deadline) is None:
             raise ChannelError(
-                f"{self._vm_name}: no prompt /{self._prompt.pattern}/ came within {deadline}; the console shows:\n"
-                f"{self._log.tail(5)}"
+                f"{self._port.vm_name}: no prompt /{self._prompt.pattern}/ came within {deadline}; "
+                f"the console shows:\n{self._log.tail(5)}"
             )
 
     async def _exchange(self, command: str, deadline: Deadline) -> str:
         start = self._log.end
-        await self._send((command + self._eol).encode())
+        await self._port.type((command + self._eol).encode())
         text = await self._next_prompt(start, deadline)
         if text is None:
             shown = self._log.text(start)
             raise CommandTimeout(
-                f"{self._vm_name}: the prompt /{self._prompt.pattern}/ did not come back within {deadline} "
-                f"after {command!r}; since then the console shows:\n{shown[-2000:]}",
+                f"{self._port.vm_name}: the prompt /{self._prompt.pattern}/ did not come back within "
+                f"{deadline} after {command!r}; since then the console shows:\n{shown[-2000:]}",
                 stdout=shown,
                 stderr="",
             )
@@ -105,7 +92,7 @@ class PromptShell:
                     found = self._prompt.search(text)
                     if found is not None and "\n" in text and await self._is_quiet():
                         return text[: found.start()]
-                    await self._changed.wait()
+                    await self._port.changed.wait()
         except TimeoutError:
             return None
 
