@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -81,25 +80,19 @@ def _own_parts(chosen: argparse.Namespace) -> Callable[[Path, Callable[[str], No
 
 
 def _file(path: Path, what: str) -> Path:
-    if path.is_dir():
-        raise StartError(f"the {what} {path} is a directory", hint="name the file in it")
-    _present(path, what)
+    # Here, so that the other commands need not wait for pydantic.
+    from pytest_maqet.config.paths import missing_file
+
+    fault = missing_file(path)
+    if fault is not None:
+        raise StartError(f"the {what} {fault}")
     return path
 
 
 def _directory(path: Path) -> Path:
-    _present(path, "modules directory")
     if next(path.rglob("*.ko*"), None) is None:
+        found = "has no kernel modules (*.ko) in it" if path.is_dir() else "is no directory"
         raise StartError(
-            f"the modules directory {path} has no kernel modules (*.ko) in it",
-            hint="name the lib/modules/VERSION of the kernel",
+            f"the modules directory {path} {found}", hint="name the lib/modules/VERSION of the kernel"
         )
     return path
-
-
-def _present(path: Path, what: str) -> None:
-    if not path.exists():
-        found = "is a dangling link" if path.is_symlink() else "does not exist"
-        raise StartError(f"the {what} {path} {found}")
-    if not os.access(path, os.R_OK):
-        raise StartError(f"the {what} {path} is not readable by this user")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 
-
 SUMMARY = "print the JSON Schema of a configuration file"
 DESCRIPTION = "Prints the JSON Schema (draft 2020-12) of maqet.yaml: editors complete and check with it."
 
