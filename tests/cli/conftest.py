@@ -26,10 +26,8 @@ def command(cache: Path, tmp_path: Path) -> Command:
     """Runs `pytest-maqet` with arguments, to its end."""
 
     def run(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "pytest_maqet.cli.main", *map(str, arguments)],
-            **{"capture_output": True, "text": True, "timeout": 60, "check": False, "cwd": tmp_path}
-            | options,
-        )
+        program = [sys.executable, "-m", "pytest_maqet.cli.main", *map(str, arguments)]
+        options = {"capture_output": True, "text": True, "timeout": 60, "cwd": tmp_path} | options
+        return subprocess.run(program, check=False, **options)
 
     return run

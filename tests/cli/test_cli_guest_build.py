@@ -84,38 +84,31 @@ def test_parts_that_make_no_guest(command: Command, cache: Path, arguments: list
     assert not cache.exists(), "something was begun"
 
 
-def test_parts_that_are_not_there(command: Command, kernel: Path, busybox: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("part", "name", "said"),
+    [
+        ("kernel", "missing", "the kernel missing does not exist"),
+        ("kernel", ".", "the kernel . is a directory, not a file"),
+        ("kernel", "dangling", "the kernel dangling is a dangling link to nowhere"),
+        ("kernel", "circle", "the kernel circle is a circle of symbolic links"),
+        ("busybox", "missing", "the busybox missing does not exist"),
+        ("initrd", "missing", "the initramfs missing does not exist"),
+        ("modules", "missing", "the modules directory missing is no directory"),
+        ("modules", "empty", "the modules directory empty has no kernel modules (*.ko) in it"),
+    ],
+)
+def test_parts_that_are_not_there(
+    command: Command, kernel: Path, busybox: Path, tmp_path: Path, part: str, name: str, said: str
+) -> None:
     (tmp_path / "dangling").symlink_to("nowhere")
     (tmp_path / "circle").symlink_to("circle")
     (tmp_path / "empty").mkdir()
-    for arguments, said in (
-        (["--kernel", "missing", "--busybox", "busybox"], "the kernel missing does not exist"),
-        (
-            ["--kernel", ".", "--busybox", "busybox"],
-            "the kernel . is a directory, not a file",
-        ),
-        (
-            ["--kernel", "dangling", "--busybox", "busybox"],
-            "the kernel dangling is a dangling link to nowhere",
-        ),
-        (
-            ["--kernel", "circle", "--busybox", "busybox"],
-            "the kernel circle is a circle of symbolic links",
-        ),
-        (["--kernel", kernel, "--busybox", "missing"], "the busybox missing does not exist"),
-        (["--kernel", kernel, "--initrd", "missing"], "the initramfs missing does not exist"),
-        (
-            ["--kernel", kernel, "--busybox", busybox, "--modules", "missing"],
-            "the modules directory missing is no directory",
-        ),
-        (
-            ["--kernel", kernel, "--busybox", busybox, "--modules", "empty"],
-            "the modules directory empty has no kernel modules (*.ko) in it",
-        ),
-    ):
-        done = command("guest", "build", *arguments)
-        assert done.returncode == 1
-        assert done.stderr.startswith(f"pytest-maqet: {said}"), done.stderr
+    parts = {"kernel": kernel, "busybox": busybox, part: name}
+    if part == "initrd":
+        del parts["busybox"]
+    done = command("guest", "build", *(word for key, value in parts.items() for word in (f"--{key}", value)))
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"pytest-maqet: {said}\n"), done.stderr
 
 
 def test_a_busybox_that_does_not_run(command: Command, kernel: Path, tmp_path: Path, cache: Path) -> None:
