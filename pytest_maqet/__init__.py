@@ -24,7 +24,8 @@ if TYPE_CHECKING:
         StartError,
         WaitTimeout,
     )
-    from pytest_maqet.guest.commands import CompletedCommand, GuestProcess
+    from pytest_maqet.guest.commands import CompletedCommand
+    from pytest_maqet.guest.guest_process import GuestProcess
     from pytest_maqet.machine.virtual_machine import VirtualMachine
     from pytest_maqet.runs.exit_status import Exit
 
@@ -52,7 +53,7 @@ __all__ = [
 _HOMES = {
     "CompletedCommand": "pytest_maqet.guest.commands",
     "Exit": "pytest_maqet.runs.exit_status",
-    "GuestProcess": "pytest_maqet.guest.commands",
+    "GuestProcess": "pytest_maqet.guest.guest_process",
     "VirtualMachine": "pytest_maqet.machine.virtual_machine",
 }
 

@@ -20,7 +20,9 @@ from pytest_maqet.errors import ChannelError, GuestPanic, MaqetError, NotSupport
 from pytest_maqet.guest.agent import AgentChannel
 from pytest_maqet.guest.channel import Channel, pick
 from pytest_maqet.guest.commands import END_GRACE, CommandRequest, CompletedCommand
+from pytest_maqet.guest.remote_process import RemoteProcess, start_process
 from pytest_maqet.guest.serial_line import SerialLine
+from pytest_maqet.guest.serial_port import SerialPort
 from pytest_maqet.guest.serial_shell import SerialShell
 from pytest_maqet.machine.monitors import claim_monitor
 from pytest_maqet.qemu.inputs import Drive
@@ -62,6 +64,10 @@ class Life:
         self.vitals = vitals
         self.drives: tuple[Drive, ...] = ()
         self.lines = {name: SerialLine(directory.serial_socket(name)) for name in config.serial}
+        self.shells = {
+            name: SerialShell(log, self.lines[name], vitals.pulse, config.guest, config.name)
+            for name, log in vitals.consoles.items()
+        }
         self._monitor: Monitor | None = None
         self._claim = contextlib.ExitStack()
         self._channels: tuple[Channel, ...] | None = None
@@ -149,18 +155,16 @@ class Life:
             if name == "agent" and self.facts.has_agent:
                 shared = self.config.scope == "run"
                 made.append(AgentChannel(self.directory.agent_socket, self.config.name, shared=shared))
-            elif name == "console" and self.vitals.console is not None:
-                main = self.config.serial[0]
-                made.append(
-                    SerialShell(
-                        self.vitals.console,
-                        self.lines[main],
-                        self.vitals.pulse,
-                        self.config.guest,
-                        self.config.name,
-                    )
-                )
+            elif name == "console":
+                made.append(self.shells[self.config.serial[0]])
         return made
+
+    def serial_port(self, name: str) -> SerialPort:
+        """A serial port by its name in `serial:`."""
+        typing = self.shells[name].typing
+        return SerialPort(
+            name, self.vitals.consoles[name], self.lines[name], self.vitals.pulse, typing, self.config.name
+        )
 
     async def channel(self, deadline: Deadline) -> Channel:
         """The channel that commands take: the first that answered, kept until the VM is reset or ends."""
@@ -173,16 +177,29 @@ class Life:
         """The guest starts anew: the next command looks for a channel again."""
         self._picked = None
 
-    async def run(self, request: CommandRequest, deadline: Deadline) -> CompletedCommand:
+    async def run(self, request: CommandRequest, deadline: Deadline) -> CompletedCommand[Any]:
         """Run a command over the picked channel; ends at once when the guest panics or QEMU dies."""
+        channel = await self.guarded(self.channel(deadline), deadline)
+        return await self.run_over(channel, request, deadline)
+
+    async def run_over(
+        self, channel: Channel, request: CommandRequest, deadline: Deadline
+    ) -> CompletedCommand[Any]:
+        """Run a command over this channel and no other."""
         started = time.monotonic()
-        channel = await self._guarded(self.channel(deadline), deadline)
-        outcome = await self._guarded(channel.run(request, deadline), deadline)
+        outcome = await self.guarded(channel.run(request, deadline), deadline)
         return CompletedCommand.from_outcome(request, outcome, duration=time.monotonic() - started)
+
+    async def spawn(self, request: CommandRequest, deadline: Deadline) -> RemoteProcess:
+        """Start a command that goes on in the guest."""
+        channel = await self.guarded(self.channel(deadline), deadline)
+        return await self.guarded(
+            start_process(channel, request, deadline, vm_name=self.config.name), deadline
+        )
 
     # What conditions that ask the guest need (waiting.probed.GuestReach):
 
-    async def run_in_guest(self, command: str, deadline: Deadline) -> CompletedCommand:
+    async def run_in_guest(self, command: str, deadline: Deadline) -> CompletedCommand[Any]:
         """Run a shell command and return its result whatever its status."""
         return await self.run(CommandRequest(command), deadline)
 
@@ -205,7 +222,7 @@ class Life:
             return str(error)
         return ""
 
-    async def _guarded(self, work: Coroutine[Any, Any, T], deadline: Deadline) -> T:
+    async def guarded(self, work: Coroutine[Any, Any, T], deadline: Deadline) -> T:
         """Race `work` against the VM's failures; a channel words its own time-out."""
         return await race(self.vitals, work, _later(deadline, END_GRACE + 1), even_excused=True)
 
@@ -236,6 +253,9 @@ class Life:
             with contextlib.suppress(MaqetError, OSError):
                 await channel.close()
         self._channels = ()
+        for shell in self.shells.values():
+            with contextlib.suppress(MaqetError, OSError):
+                await shell.close()
         for line in self.lines.values():
             await line.close()
         if self._monitor is not None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pytest_maqet.deadline import Deadline
 from pytest_maqet.errors import ChannelError, MaqetError, WaitTimeout
 from pytest_maqet.guest.commands import CommandRequest
-from pytest_maqet.waiting.engine import wait_for
+from pytest_maqet.waiting.engine import race, wait_for
 from pytest_maqet.waiting.pushed import EventCame
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ async def stop(life: Life, deadline: Deadline) -> None:
         if await life.run_state(deadline) == "running":
             before = life.vitals.mailbox.count
             await life.execute("system_powerdown", None, deadline)
-            await wait_for(life.vitals, EventCame(life.vitals, "SHUTDOWN", {}, before), deadline)
+            # Not wait_for: the event stays in the mailbox, for the test to look at.
+            await race(life.vitals, EventCame(life.vitals, "SHUTDOWN", {}, before).hold(), deadline)
     await end(life)
 
 

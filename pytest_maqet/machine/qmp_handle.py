@@ -62,8 +62,8 @@ class QmpHandle:
         """Execute a QMP command and return QEMU's `return` value.
 
         Argument names take `_` for `-` where QEMU's name has one: `execute("human-monitor-command",
-        command_line="info usernet")`. `timeout` in seconds, by default `timeouts: qmp`. Raises QMPCommandError
-        (class, description, command), QemuDied when QEMU ends meanwhile, WaitTimeout.
+        command_line="info usernet")`. `timeout` in seconds, by default `timeouts: qmp`. Raises
+        QMPCommandError (class, description, command), QemuDied when QEMU ends meanwhile, WaitTimeout.
         """
         vm = self._vm
         deadline = vm.deadline(timeout, vm.config.timeouts.qmp)

@@ -10,12 +10,13 @@ from typing import Any
 
 from pytest_maqet.config import VmConfig
 from pytest_maqet.errors import MaqetError, NotSupported
-from pytest_maqet.guest.commands import CommandRequest, CompletedCommand, GuestProcess
+from pytest_maqet.guest.commands import CommandRequest, CompletedCommand
 from pytest_maqet.guest.console import Console
+from pytest_maqet.guest.guest_process import GuestProcess
 from pytest_maqet.machine import evidence, power
 from pytest_maqet.machine.core import MachineCore
 from pytest_maqet.machine.expecting import Caught, expecting
-from pytest_maqet.machine.guest_access import GuestAccess
+from pytest_maqet.machine.guest_access import GuestCalls
 from pytest_maqet.machine.host import Host
 from pytest_maqet.machine.life import Life
 from pytest_maqet.machine.qmp_handle import QmpHandle
@@ -32,7 +33,7 @@ class VirtualMachine(MachineCore):
     def __init__(self, config: VmConfig, host: Host, life: Life, *, owned: bool = True) -> None:
         super().__init__(config, host, life, owned=owned)
         self.qmp = QmpHandle(self)
-        self._access = GuestAccess(self)
+        self._access = GuestCalls(self)
 
     def __repr__(self) -> str:
         return f"<VirtualMachine {self.name!r} {self.started_by} pid {self.pid}>"
@@ -117,7 +118,7 @@ class VirtualMachine(MachineCore):
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
         encoding: str | None = "utf-8",
-    ) -> GuestProcess:
+    ) -> GuestProcess[Any]:
         """Start a command in the guest and return at once; leaving its `with` block ends it.
 
         `timeout` in seconds is for the start alone.

@@ -70,7 +70,7 @@ class Monitor:
         greeting = self._client.greeting
         if greeting is None:
             return ""
-        version = greeting.QMP.version["qemu"]
+        version: Any = greeting.QMP.version["qemu"]
         return f"{version['major']}.{version['minor']}.{version['micro']}"
 
     async def connect(self, deadline: Deadline) -> None:

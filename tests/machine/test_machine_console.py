@@ -32,8 +32,8 @@ def test_the_cursor_moves_past_each_match(boot):
 def test_what_was_said_before_the_wait_is_seen(boot):
     vm = boot()
     say(vm, "early")
-    vm.wait.console("echo: early", since="start")
-    vm.wait.console("echo: early")
+    vm.wait.until(lambda: "echo: early" in vm.console_log.read_text())
+    vm.wait.console("echo: early", timeout=0.1)
 
 
 def test_since_now_sees_only_what_comes(boot):
