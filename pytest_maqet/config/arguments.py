@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Any, NamedTuple
 
-from pytest_maqet.config.paths import PathResolver
+from pytest_maqet.config.paths import PathError, PathResolver
 from pytest_maqet.config.places import MappingNode, Mark, SequenceNode
 from pytest_maqet.config.problems import Problems, shown
 
@@ -72,21 +72,41 @@ def option_of(entry: Any) -> str | None:
 
 
 def read_arguments(
-    node: Any, mark: Mark, key_path: str, problems: Problems, resolver: PathResolver
+    node: Any,
+    mark: Mark,
+    key_path: str,
+    problems: Problems,
+    resolver: PathResolver,
+    open_ones: Container[int] = (),
 ) -> list[Argument]:
-    """The entries of an `arguments:` list as options; faults go to `problems`."""
+    """The entries of an `arguments:` list as options, but for those numbered in `open_ones`.
+
+    Faults go to `problems`.
+    """
     if not isinstance(node, SequenceNode):
         problems.add(mark.value_place, key_path, f"found {shown(node)}", "allowed is a list of arguments")
         return []
     found: list[Argument] = []
     for index, entry in enumerate(node):
+        if index in open_ones:
+            continue
         path = f"{key_path}[{index}]"
         try:
             found.append(_argument(entry, node.marks[index], resolver))
         except _Unsayable as error:
-            at = entry.marks.get(error.keys[0], node.marks[index]) if error.keys else node.marks[index]
+            at = _mark_at(entry, node.marks[index], error.keys)
             problems.add(at.value_place, ".".join((path, *error.keys)), str(error))
     return found
+
+
+def _mark_at(node: Any, mark: Mark, keys: tuple[str, ...]) -> Mark:
+    """The mark of what `keys` lead to, as far as they lead."""
+    for key in keys:
+        if isinstance(node, MappingNode) and key in node:
+            mark, node = node.marks[key], node[key]
+        elif isinstance(node, SequenceNode):
+            mark, node = node.marks[int(key)], node[int(key)]
+    return mark
 
 
 def _argument(entry: Any, mark: Mark, resolver: PathResolver) -> Argument:
@@ -104,7 +124,9 @@ def _argument(entry: Any, mark: Mark, resolver: PathResolver) -> Argument:
         parts += _pairs(value, "", (first,), resolver)
     elif value is not None:
         text = _text(value, entry.marks[first], (first,))
-        parts.append(resolver.if_there(text, entry.marks[first].source) if option in _FILE_OPTIONS else text)
+        if option in _FILE_OPTIONS:
+            text = _located(text, entry.marks[first], (first,), resolver)
+        parts.append(text)
     others = MappingNode(entry.home)
     for key, other in rest:
         others.put(key, other, entry.marks[key])
@@ -140,8 +162,15 @@ def _pairs(mapping: MappingNode, prefix: str, keys: tuple[str, ...], resolver: P
         else:
             text = _text(value, mark, (*keys, key))
             if key in _FILE_KEYS:
-                text = resolver.if_there(text, mark.source)
+                text = _located(text, mark, (*keys, key), resolver)
             yield f"{_doubled(prefix + key)}={_doubled(text)}"
+
+
+def _located(text: str, mark: Mark, keys: tuple[str, ...], resolver: PathResolver) -> str:
+    try:
+        return resolver.if_there(text, mark.source)
+    except PathError as error:
+        raise _Unsayable(str(error), *keys) from None
 
 
 def _text(value: Any, mark: Mark, keys: tuple[str, ...]) -> str:

@@ -29,9 +29,9 @@ class Limits:
     #: VMs of the whole configuration.
     vms: int = 10_000
     #: Storage devices of the whole configuration, inherited ones counted for every VM.
-    devices: int = 200_000
+    devices: int = 100_000
     #: Values of all VMs together, inherited ones counted for every VM.
-    resolved_values: int = 4_000_000
+    resolved_values: int = 2_000_000
 
 
 #: The limits that hold unless a caller gives others.

@@ -18,10 +18,11 @@ from pytest_maqet.config.merging import merged_mapping
 from pytest_maqet.config.overrides import with_settings
 from pytest_maqet.config.paths import PathResolver
 from pytest_maqet.config.places import MappingNode, Mark, Source, plain, replanted
-from pytest_maqet.config.preparation import Budget, Preparation
+from pytest_maqet.config.preparation import Preparation
 from pytest_maqet.config.problems import Problems, config_error, listed, nearest, shown
 from pytest_maqet.config.validation import validated
 from pytest_maqet.config.vm_model import VmConfig
+from pytest_maqet.config.weighing import check_weight
 from pytest_maqet.config.yaml_loader import load_yaml
 from pytest_maqet.errors import ConfigError
 
@@ -56,7 +57,8 @@ def load_config(
     _check_shapes(tree, problems, limits)
     nodes = inherited(tree, problems)
     resolver = PathResolver(_root(root, environ))
-    vms = _all_validated(nodes, problems, resolver, limits)
+    check_weight(nodes, limits)
+    vms = _all_validated(nodes, problems, resolver)
     _check_fixtures(tree, nodes, reserved, problems)
     default = _default(tree, problems)
     problems.check()
@@ -150,18 +152,10 @@ def _check_shapes(tree: MappingNode, problems: Problems, limits: Limits) -> None
         )
 
 
-def _all_validated(
-    nodes: MappingNode, problems: Problems, resolver: PathResolver, limits: Limits
-) -> dict[str, VmConfig]:
-    budget = Budget(limits)
+def _all_validated(nodes: MappingNode, problems: Problems, resolver: PathResolver) -> dict[str, VmConfig]:
     vms: dict[str, VmConfig] = {}
     for name, node in nodes.items():
-        storage = node.get("storage")
-        devices = len(storage) if isinstance(storage, list) else 0
-        budget.spend(name, 1, devices)
-        preparation = Preparation(name, problems, resolver)
-        config = validated(node, nodes.marks[name], preparation, problems)
-        budget.spend(name, preparation.values)
+        config = validated(node, nodes.marks[name], Preparation(name, problems, resolver), problems)
         if config is not None:
             vms[name] = config
     return vms
@@ -196,7 +190,7 @@ def _default(tree: MappingNode, problems: Problems) -> str | None:
         problems.add(
             mark.value_place, "default", f"found {mark.text or shown(default)}", "allowed is a VM's name"
         )
-    elif default not in names:
+    elif names and default not in names:
         near = nearest(default, names)
         problems.add(
             mark.value_place, "default", f"there is no VM {default!r}", f"there are {listed(names)}", near

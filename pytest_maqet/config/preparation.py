@@ -8,12 +8,13 @@ from typing import Any
 
 from pytest_maqet.config.arguments import read_arguments
 from pytest_maqet.config.later_models import LATER_KEYS, LATER_VALUES
-from pytest_maqet.config.limits import Limits
 from pytest_maqet.config.paths import PathError, PathResolver
 from pytest_maqet.config.places import MappingNode, Mark, SequenceNode, planted
-from pytest_maqet.config.problems import Problems, config_error
+from pytest_maqet.config.problems import Problems
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]*:")
+#: Keys that decide which fixtures there are.
+_SETTLED_KEYS = ("scope", "fixture", "count", "matrix")
 _UNSET: tuple[Any, ...] = (None, False, [], {})
 
 
@@ -22,31 +23,6 @@ class FixtureReference:
 
     def __init__(self, name: str) -> None:
         self.name = name
-
-
-class Budget:
-    """Counts what all VMs together resolve to, inherited values counted for every VM."""
-
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
-        self._values = limits.resolved_values
-        self._devices = limits.devices
-
-    def spend(self, name: str, values: int, devices: int = 0) -> None:
-        """Take this much; raises ConfigError when it is too much."""
-        self._values -= values
-        self._devices -= devices
-        if self._devices < 0:
-            raise config_error(
-                [f"vms.{name}: more than {self._limits.devices:,} storage devices in the whole configuration"]
-            )
-        if self._values < 0:
-            raise config_error(
-                [
-                    f"vms.{name}: more than {self._limits.resolved_values:,} values in the whole "
-                    "configuration (what is inherited counts for every VM)"
-                ]
-            )
 
 
 def fixture_of(node: Any) -> str | None:
@@ -99,7 +75,6 @@ class Preparation:
     def __init__(self, name: str, problems: Problems, resolver: PathResolver) -> None:
         self.name = name
         self.references: list[tuple[str | int, ...]] = []
-        self.values = 0
         self._problems = problems
         self._resolver = resolver
 
@@ -120,7 +95,6 @@ class Preparation:
 
     def _plain(self, node: Any, mark: Mark, at: tuple[str | int, ...], paths: Any) -> Any:
         """A node as plain data; `paths` tells which parts of it are paths: a test, or a mapping of them."""
-        self.values += 1
         if isinstance(node, MappingNode):
             if (name := fixture_of(node)) is not None:
                 self.references.append(at)
@@ -151,20 +125,21 @@ class Preparation:
             return text
 
     def _arguments(self, node: Any, mark: Mark) -> Any:
-        known = node
+        open_ones: list[int] = []
         if isinstance(node, SequenceNode):
-            known = SequenceNode(node.home)
-            for index, (entry, item_mark) in enumerate(zip(node, node.marks, strict=True)):
-                if fixtures_in(_boxed(entry, item_mark)):
-                    self.references.append(("arguments", index))
-                else:
-                    known.put(entry, item_mark)
-            self.values += len(node)
-        return read_arguments(
-            known, mark, key_path(self.name, ("arguments",)), self._problems, self._resolver
-        )
+            open_ones = [n for n, item in enumerate(node) if fixtures_in(_boxed(item, node.marks[n]))]
+            self.references += [("arguments", index) for index in open_ones]
+        path = key_path(self.name, ("arguments",))
+        return read_arguments(node, mark, path, self._problems, self._resolver, open_ones)
 
     def _check_later(self, vm: MappingNode) -> None:
+        for key in _SETTLED_KEYS:
+            if fixture_of(vm.get(key)) is not None:
+                where = vm.marks[key].value_place
+                path = key_path(self.name, (key,))
+                self._problems.add(
+                    where, path, "a fixture cannot say this", "it is settled before any fixture runs"
+                )
         for key in vm.keys() & LATER_KEYS.keys():
             if vm[key] not in _UNSET and not (key == "count" and vm[key] == 1):
                 self._problems.add(
@@ -172,9 +147,9 @@ class Preparation:
                     key_path(self.name, (key,)),
                     f"not supported yet: {LATER_KEYS[key]}",
                 )
-        for path, is_later, words, advice in LATER_VALUES:
-            if path[0] in vm:
-                self._check_value(vm, (), path, is_later, (words, advice))
+        for steps, is_later, words, advice in LATER_VALUES:
+            if steps[0] in vm:
+                self._check_value(vm, (), steps, is_later, (words, advice))
 
     def _check_value(
         self,

@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 
 from pytest_maqet.config.documents import OTHER_WORDS, VM_KEYS
 from pytest_maqet.config.places import MappingNode, Mark, SequenceNode
-from pytest_maqet.config.preparation import Preparation, key_path
+from pytest_maqet.config.preparation import Preparation, fixtures_in, key_path
 from pytest_maqet.config.problems import Problems, listed, nearest, shown
 from pytest_maqet.config.vm_model import Origin, VmConfig
 
@@ -33,7 +33,9 @@ def validated(vm: MappingNode, mark: Mark, preparation: Preparation, problems: P
         for details in error.errors(include_url=False):
             if details["type"] == "default_factory_not_called":
                 continue  # follows from another fault in the same model
-            if not any(_concerns(details["loc"], at) for at in waiting):
+            if details["type"] == "extra_forbidden" or not any(
+                _concerns(details["loc"], at) for at in waiting
+            ):
                 _Finding(details, vm, mark, preparation.name).report(problems)
     if len(problems) > before:
         return None
@@ -41,6 +43,7 @@ def validated(vm: MappingNode, mark: Mark, preparation: Preparation, problems: P
         config = VmConfig.model_validate(
             {k: v for k, v in data.items() if k not in {at[0] for at in waiting}}
         )
+    config._open_fixtures = fixtures_in(vm)  # noqa: SLF001 - not handed out yet
     line = mark.key_line + 1 if mark.source.is_file else 0
     config._origin = Origin(mark.source.name, line)  # noqa: SLF001 - not handed out yet
     return config

@@ -1,5 +1,6 @@
 """Files merged left to right, `defaults:` and `extends:` under the VMs, settings over all."""
 
+# ruff: noqa: E501 - messages and YAML stand as users see them
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -155,7 +156,9 @@ def test_single_vm_file(tmp_path: Path) -> None:
 
 
 def test_single_vm_files_beside_others(tmp_path: Path) -> None:
-    config = load(tmp_path, "vms: {web: {memory: 1G}}\ndefaults: {vga: std}", "name: web\nmachine: pc", "cpu: 2")
+    config = load(
+        tmp_path, "vms: {web: {memory: 1G}}\ndefaults: {vga: std}", "name: web\nmachine: pc", "cpu: 2"
+    )
     assert config.vms["web"].machine == "pc", "a single VM merges with the one of its name"
     assert config.vms["f2"].vga == "std"
     assert config.default is None

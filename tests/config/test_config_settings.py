@@ -1,5 +1,6 @@
 """`--maqet-set`, and the overrides of a marker."""
 
+# ruff: noqa: E501 - messages and YAML stand as users see them
 from __future__ import annotations
 
 from pathlib import Path
@@ -64,12 +65,21 @@ def test_values_are_yaml(file: Path) -> None:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("vms.web.memory", "--maqet-set vms.web.memory: not of the form KEY.PATH=VALUE; such as vms.web.memory=1G"),
+        (
+            "vms.web.memory",
+            "--maqet-set vms.web.memory: not of the form KEY.PATH=VALUE; such as vms.web.memory=1G",
+        ),
         ("=1", "not of the form KEY.PATH=VALUE"),
         ("vms..memory=1", "not of the form KEY.PATH=VALUE"),
-        ("web.memory=1G", "web: unknown key; allowed are vms, defaults, default, groups; did you mean 'vms.web.memory'?"),
+        (
+            "web.memory=1G",
+            "web: unknown key; allowed are vms, defaults, default, groups; did you mean 'vms.web.memory'?",
+        ),
         ("vmz.web.memory=1G", "did you mean 'vms'?"),
-        ("vms.wbe.memory=1G", "vms.wbe.memory: there is no VM 'wbe'; there are web, store; did you mean 'web'?"),
+        (
+            "vms.wbe.memory=1G",
+            "vms.wbe.memory: there is no VM 'wbe'; there are web, store; did you mean 'web'?",
+        ),
         ("vms=1", "vms: no VM is named; there are web, store"),
         (
             "vms.web.memroy=1G",
@@ -80,9 +90,15 @@ def test_values_are_yaml(file: Path) -> None:
             "--maqet-set vms.web.memory=1X: vms.web.memory: found '1X'; allowed is a size such as 256M, 1G or a number "
             "of bytes",
         ),
-        ("vms.web.display=no", 'found no, which YAML reads as false; allowed is text: write it in quotes, "no"'),
+        (
+            "vms.web.display=no",
+            'found no, which YAML reads as false; allowed is text: write it in quotes, "no"',
+        ),
         ("vms.web.memory=[", "--maqet-set vms.web.memory=[: not valid YAML:"),
-        ("vms.web.memory=${NONE}", "--maqet-set vms.web.memory=${NONE}: environment variable 'NONE' is not set"),
+        (
+            "vms.web.memory=${NONE}",
+            "--maqet-set vms.web.memory=${NONE}: environment variable 'NONE' is not set",
+        ),
         ("vms.web=5", "--maqet-set vms.web=5: vms.web: found 5; allowed is a mapping of its keys"),
         ("default=x", "--maqet-set default=x: default: there is no VM 'x'; there are web, store"),
         ("groups={a: [web]}", "--maqet-set groups={a: [web]}: groups: not supported yet: groups of VMs"),
@@ -98,7 +114,13 @@ def test_errors_name_the_option(file: Path, setting: str, message: str) -> None:
 def test_overrides(config: Config) -> None:
     web = config.vm(
         "web",
-        {"memory": "2G", "cpu.count": 8, "timeouts": {"ready": 7}, "storage.data.size": "9G", "kernel": Path("k")},
+        {
+            "memory": "2G",
+            "cpu.count": 8,
+            "timeouts": {"ready": 7},
+            "storage.data.size": "9G",
+            "kernel": Path("k"),
+        },
         source="marker of test_x",
     )
     assert (web.memory, web.cpu.count, web.cpu.model, web.timeouts.ready) == (2 << 30, 8, "max", 7)
@@ -145,4 +167,7 @@ def test_override_that_contains_itself(config: Config) -> None:
 def test_unknown_vm(config: Config) -> None:
     with pytest.raises(ConfigError) as caught:
         config.vm("stroe", source="marker of test_x")
-    assert str(caught.value) == "marker of test_x: there is no VM 'stroe'; there are web, store; did you mean 'store'?"
+    assert (
+        str(caught.value)
+        == "marker of test_x: there is no VM 'stroe'; there are web, store; did you mean 'store'?"
+    )
