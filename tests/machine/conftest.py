@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pytest_maqet.config import VmConfig
+from pytest_maqet.config import VmConfig, load_config
 from pytest_maqet.machine import Host, VirtualMachine, launch
 from pytest_maqet.runs.run_directory import RunDirectory
 
@@ -25,13 +26,14 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
 
 
 @pytest.fixture
-def boot(host: Host) -> Iterator[Boot]:
+def boot(host: Host, tmp_path: Path) -> Iterator[Boot]:
     """`boot(image="builtin:linux", memory="128M")` gives a VM that ends with the test."""
     started: list[VirtualMachine] = []
 
     def start(image: str | Path | None = "builtin:nano", **keys: Any) -> VirtualMachine:
-        config = VmConfig.model_validate({"name": "web", "image": image, **keys})
-        started.append(launch(config, host))
+        yaml = tmp_path / "maqet.yaml"  # JSON is YAML
+        yaml.write_text(json.dumps({"vms": {"web": {"image": image and str(image), **keys}}}))
+        started.append(launch(load_config([yaml]).vm("web"), host))
         return started[-1]
 
     yield start

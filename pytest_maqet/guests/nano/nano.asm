@@ -4,7 +4,7 @@
 ;
 ; On the first serial port it says "maqet nano: guest ready" and then answers lines:
 ;   poweroff    powers off                       reset     resets the machine
-;   panic       tells QEMU by pvpanic, then says so on the console and halts
+;   panic       says so on the console, tells QEMU by pvpanic, and halts
 ;   flood N     writes N lines, numbered in hexadecimal from N-1 down to 0 (N: decimal, at most 65535)
 ;   any other   comes back after "echo: "
 ; The ACPI power button powers off. Between interrupts (serial port, ACPI, the 18.2 Hz timer) it halts, so it
@@ -133,11 +133,11 @@ reset:  mov al, 0xfe                    ; the keyboard controller's reset line
         out 0x64, al
         jmp $
 
-panic:  mov dx, 0x505
+panic:  mov si, panicked                ; first in words, as Linux does: QEMU may pause us at the next step
+        call print
+        mov dx, 0x505
         mov al, 1
         out dx, al
-        mov si, panicked
-        call print
 .stay:  hlt
         jmp .stay
 
@@ -230,7 +230,6 @@ pm:       dw 0
         times 510 - ($ - $$) db 0
         dw 0xaa55
 
-; One cylinder (16 heads, 63 sectors): SeaBIOS does not boot from a disk of less.
+; One cylinder (16 heads, 63 sectors): SeaBIOS boots from no smaller disk.
         times 16 * 63 * 512 - ($ - $$) db 0
-; SeaBIOS boots no disk smaller than a cylinder.
         times 0x100000 - ($ - $$) db 0
