@@ -31,7 +31,7 @@ def _patterns(value: Any) -> FailOn:
             raise fault(f"unknown key {key!r}", _WORDS, at=(key,), near=nearest(key, ("only", "without")))
     chosen = _listed(value["only"], ("only",)) if value.get("only") is not None else dict(FAILURE_PATTERNS)
     for index, name in enumerate(_list(value.get("without") or [], ("without",))):
-        if name not in chosen:
+        if not isinstance(name, str) or name not in chosen:
             near = nearest(name, chosen) if isinstance(name, str) else ""
             raise fault(
                 f"found {name!r}", f"allowed are {', '.join(chosen)}", at=("without", index), near=near

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -92,8 +93,10 @@ def _seconds(value: Any) -> float:
 def check_regex(value: str, at: tuple[str | int, ...] = ()) -> str:
     """A regular expression that compiles; it is kept as text. `at` leads to it in what is validated."""
     try:
-        re.compile(value, re.MULTILINE)
-    except (re.error, OverflowError, RecursionError) as error:
+        with warnings.catch_warnings():  # "possible nested set" and its like: what it means will change
+            warnings.simplefilter("error")
+            re.compile(value, re.MULTILINE)
+    except (re.error, OverflowError, RecursionError, Warning) as error:
         raise fault(f"the regular expression {value!r} is wrong: {error}", at=at) from None
     return value
 

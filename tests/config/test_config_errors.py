@@ -88,6 +88,8 @@ def problems(tmp_path: Path, text: str) -> tuple[str, ...]:
         ("ready: [{console: a, timeout: soon}]", "vms.web.ready[0].timeout: found 'soon'; allowed is a number of seconds"),
         ("ready: [{consol: a}]", "did you mean 'console'?"),
         ("fail_on: ['(']", "vms.web.fail_on[0]: the regular expression '(' is wrong"),
+        ("fail_on: {without: [{a: b}]}", "vms.web.fail_on.without[0]: found {'a': 'b'}; allowed are panic,"),
+        ("ready: [{console: '[[a]'}]", "the regular expression '[[a]' is wrong: Possible nested set"),
         ("fail_on: {without: [panik]}", "vms.web.fail_on.without[0]: found 'panik'; allowed are panic,"),
         ("fail_on: {onyl: []}", "vms.web.fail_on.onyl: unknown key 'onyl'"),
         ("fail_on: panic", "vms.web.fail_on: found 'panic'; allowed are a list of patterns, {only: [...]}"),
@@ -128,8 +130,9 @@ def test_all_faults_at_once(tmp_path: Path) -> None:
             "m.yaml:8:5",
             "m.yaml:9:13",
             "m.yaml:10:20",
+            "m.yaml:11:3",
+            "m.yaml:11:17",
         ]
-        + ["m.yaml:11:3", "m.yaml:11:17"]
     ), "each fault is told once, with its place"
 
 

@@ -32,8 +32,9 @@ PLAIN = st.recursive(
     max_leaves=25,
 )
 WORDS = st.sampled_from([
-    *VM_KEYS, "vms", "defaults", "default", "name", "web", "fixture", "builtin:linux", "1G", "x", "no", "-1", "null",
-    "{", "}", "[", "]", ": ", "- ", "\n", "\n  ", "\n    ", "&a ", "*a", "<<", "'", '"', "!x ", "---\n", "${X}", "~",
+    *VM_KEYS, "vms", "defaults", "default", "name", "web", "fixture", "builtin:linux", "1G", "x", "no", "-1",
+    "null", "{", "}", "[", "]", ": ", "- ", "\n", "\n  ", "\n    ", "&a ", "*a",
+    "<<", "'", '"', "!x ", "---\n", "${X}", "~",
 ])  # fmt: skip
 SETTINGS = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
