@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_maqet.errors import StartError
+from pytest_maqet.qemu.bounded_run import run_bounded
 from pytest_maqet.qemu.kept_answers import digest, keep_answer, only_one_asks, read_answer
 from pytest_maqet.qemu.question import ask
 
@@ -170,13 +171,7 @@ def _flags(help_text: str) -> frozenset[str]:
 
 def _output(binary: Path, argument: str) -> str:
     try:
-        done = subprocess.run(
-            [str(binary), argument],
-            capture_output=True,
-            stdin=subprocess.DEVNULL,
-            timeout=_PATIENCE,
-            check=False,
-        )
+        done = run_bounded([str(binary), argument], _PATIENCE, subprocess.DEVNULL)
     except subprocess.TimeoutExpired:
         raise StartError(f"{binary} {argument} did not end in {_PATIENCE:g} s; is it a QEMU?") from None
     except OSError as error:

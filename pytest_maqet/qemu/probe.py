@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from pytest_maqet.qemu.bounded_run import kill_group
 from pytest_maqet.qemu.capabilities import Capabilities
 
 #: `probe_guest.asm`, assembled, without the zeros that fill it up to its signature.
@@ -28,7 +29,7 @@ WORD = b"maqet\n"
 _DISK_SIZE = 1 << 20
 #: Seconds for the probe guest: it needs 0.15 s under TCG, less under KVM, and 4 s under a KVM that pretends.
 PATIENCE = 1.0
-#: Seconds it may take when the host was too busy to give it `PATIENCE` seconds of processor time before.
+#: Seconds it may take at most when the host is so busy that it has to wait for a processor.
 _BUSY_PATIENCE = 5.0
 #: Seconds of processor time after which the kernel ends a probe whose owner was killed.
 _PROCESSOR_LIMIT = 8
@@ -58,7 +59,7 @@ def has_probe_guest(caps: Capabilities) -> bool:
 def probe(caps: Capabilities, accelerator: str, cpu: str, *, patience: float = PATIENCE) -> Verdict:
     """Run the probe guest with `-accel accelerator -cpu cpu` and tell whether it ran in `patience` seconds.
 
-    A host that is busy gets more time, until the guest has had `patience` seconds of the processor.
+    The time that a busy host keeps it waiting for a processor does not count.
     """
     started = time.monotonic()
     with _disk() as disk:
@@ -68,12 +69,15 @@ def probe(caps: Capabilities, accelerator: str, cpu: str, *, patience: float = P
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             pass_fds=[disk],
+            process_group=0,
         )
     with process:
         _limit(process.pid)
-        said = _first_words(process, started, patience)
-        seconds = time.monotonic() - started
-        process.kill()
+        try:
+            said = _first_words(process, started, patience)
+        finally:
+            seconds = time.monotonic() - started
+            kill_group(process)
         _, stderr = process.communicate()
     if WORD in said:
         return Verdict(works=True, reason=f"a probe guest ran in {seconds:.2f} s")
@@ -154,23 +158,20 @@ def _await_end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _more(pid: int, started: float, patience: float) -> float:
-    """How much longer a probe may take that has not had its share of the processor yet; 0 when it has."""
-    if time.monotonic() - started >= max(_BUSY_PATIENCE, patience):
-        return 0.0
-    # A halted guest uses none and would never come to its share, so nearly none counts as a hang.
-    used = _processor_seconds(pid)
-    starved = 0.05 < used < 0.7 * patience
-    return patience - used if starved else 0.0
+    """How much longer a probe may take for having been kept waiting for a processor; 0 or less when not at all."""
+    granted = min(patience + _seconds_kept_waiting(pid), max(_BUSY_PATIENCE, patience))
+    return started + granted - time.monotonic()
 
 
-def _processor_seconds(pid: int) -> float:
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return 0.0
-    # utime and stime are fields 14 and 15; field 2, in parentheses, may hold spaces (proc(5)).
-    fields = text.rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def _seconds_kept_waiting(pid: int) -> float:
+    """How long the process's threads were ready to run and did not; a hung guest's were not ready."""
+    waited = 0
+    for thread in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+        # Nanoseconds on a processor, nanoseconds waiting for one, time slices (Documentation/scheduler/
+        # sched-stats.rst of the kernel). The file is missing on kernels without CONFIG_SCHED_INFO.
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            waited += int(thread.read_text().split()[1])
+    return waited / 1e9
 
 
 def _death(returncode: int, stderr: bytes, cpu: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_maqet.errors import StartError
+from pytest_maqet.qemu.bounded_run import run_bounded
 
 #: Seconds QEMU may take to answer; it needs some 0.05 s on an idle machine.
 _PATIENCE = 30.0
@@ -47,7 +48,7 @@ def _run(argv: Sequence[str], questions: bytes) -> subprocess.CompletedProcess[b
         # Far below the 64 KiB a pipe holds. It stays open until QEMU has ended: a monitor that sees the end
         # of its input drops the commands it has not come to yet.
         os.write(writing, questions)
-        return subprocess.run(argv, stdin=reading, capture_output=True, timeout=_PATIENCE, check=False)
+        return run_bounded(argv, _PATIENCE, reading)
     except subprocess.TimeoutExpired:
         raise QuestionError(
             f"{binary} did not answer in {_PATIENCE:g} s when asked what it can do", reason="no answer"

@@ -163,11 +163,11 @@ _CAUSES: tuple[_Cause, ...] = (
         "there is no desktop to show the screen on; leave `display:` out (it is `none`)",
     ),
     _Cause(
-        r"does not accept value '(?:gtk|sdl|spice-app|curses|dbus)'|display '?\w+'? is not available",
-        "this QEMU was built without that display, or its package is missing (Debian: qemu-system-gui)",
+        r"module ui-\S+ not found|does not accept value '(?:gtk|sdl|spice-app|curses|dbus)'",
+        "this QEMU has no such display, or it is in a package of its own (Debian: qemu-system-gui)",
     ),
     _Cause(
-        r"could not set up host forwarding rule",
+        r"host forwarding rule",
         "the host port is taken or needs root; leave the host port to the plugin (`forward:`)",
     ),
     _Cause(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pytest_maqet.config.vm_model import VmConfig
+from pytest_maqet.config import VmConfig
 from pytest_maqet.qemu.capabilities import Capabilities
 from pytest_maqet.qemu.command_line import CommandLine, build
 from pytest_maqet.qemu.inputs import Drive, Inputs, SerialPort
@@ -57,13 +57,18 @@ class Bench:
     def build(self, inputs: Inputs | None = None, **config: Any) -> CommandLine:
         """The command line of a VM called `web`."""
         return build(
-            VmConfig(**{"name": "web", **config}), self.caps, "tcg", self.inputs() if inputs is None else inputs
+            VmConfig(**{"name": "web", **config}),
+            self.caps,
+            "tcg",
+            self.inputs() if inputs is None else inputs,
         )
 
     def disk(self, name: str = "disk.qcow2", form: str = "qcow2", size: str = "8M") -> Path:
         """A new image."""
         path = self.directory / name
-        subprocess.run(["qemu-img", "create", "-q", "-f", form, str(path), size], check=True, timeout=PATIENCE)
+        subprocess.run(
+            ["qemu-img", "create", "-q", "-f", form, str(path), size], check=True, timeout=PATIENCE
+        )
         return path
 
     def close(self) -> None:

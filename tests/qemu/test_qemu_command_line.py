@@ -8,14 +8,18 @@ import shlex
 import pytest
 from qemu_start import Bench, device_lines, model_of, only, running, status
 
+from pytest_maqet.config import VmConfig
 from pytest_maqet.errors import ConfigError, StartError
+from pytest_maqet.qemu.command_line import build
 from pytest_maqet.qemu.inputs import Drive
 
 MACHINES = [None, "q35", "pc", "pc-q35-6.2", "microvm", "microvm,pcie=on", "isapc", "q35,vmport=off"]
 
 
 @pytest.mark.parametrize("machine", MACHINES)
-def test_a_vm_with_everything_usual_starts_on_every_kind_of_machine(machine: str | None, bench: Bench) -> None:
+def test_a_vm_with_everything_usual_starts_on_every_kind_of_machine(
+    machine: str | None, bench: Bench
+) -> None:
     command_line = bench.build(machine=machine, network=["user"])
     assert status(bench, command_line) == "prelaunch", "the VM is paused before its first instruction"
 
@@ -50,7 +54,9 @@ def test_options_of_the_machine_are_kept(bench: Bench) -> None:
     assert only(bench.build(machine="q35,vmport=off"), "machine").endswith(",vmport=off")
 
 
-@pytest.mark.parametrize(("said", "nearest"), [("q36", "q35"), ("mikrovm", "microvm"), ("pc-q35-99", "pc-q35-")])
+@pytest.mark.parametrize(
+    ("said", "nearest"), [("q36", "q35"), ("mikrovm", "microvm"), ("pc-q35-99", "pc-q35-")]
+)
 def test_an_unknown_machine_names_the_nearest(said: str, nearest: str, bench: Bench) -> None:
     with pytest.raises(StartError, match=f"machine type '{said}'") as caught:
         bench.build(machine=said)
@@ -82,7 +88,9 @@ def test_several_serial_ports_are_taken(machine: str, ports: int, bench: Bench) 
 
 
 def test_too_many_serial_ports_are_refused_with_the_port(bench: Bench) -> None:
-    with pytest.raises(ConfigError, match=r"machine isapc has no place for serial port 'p4' \(5 are wanted\)"):
+    with pytest.raises(
+        ConfigError, match=r"machine isapc has no place for serial port 'p4' \(5 are wanted\)"
+    ):
         bench.build(bench.inputs(ports=5), machine="isapc")
 
 
@@ -91,7 +99,10 @@ def test_a_forwarded_port_gets_a_free_host_port(bench: Bench) -> None:
     command_line = bench.build(network=network)
     with running(bench, command_line) as execute:
         table = execute("human-monitor-command", **{"command-line": "info usernet"})
-    found = {int(guest): int(host) for host, guest in re.findall(r"HOST_FORWARD\].* 127\.0\.0\.1 +(\d+) +\S+ +(\d+)", table)}
+    found = {
+        int(guest): int(host)
+        for host, guest in re.findall(r"HOST_FORWARD\].* 127\.0\.0\.1 +(\d+) +\S+ +(\d+)", table)
+    }
     assert set(found) == {22, 80}, f"both guest ports are forwarded in {table}"
     assert all(port >= 1024 for port in found.values()), f"QEMU picked free ports: {found}"
 
@@ -111,7 +122,15 @@ def test_spare_root_ports_are_there_on_pci_express(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("machine", "expected"),
     [
-        ("q35", {"panic": "pvpanic", "rng": "virtio-rng-pci", "generation": "vmgenid", "ports": "virtio-serial-pci"}),
+        (
+            "q35",
+            {
+                "panic": "pvpanic",
+                "rng": "virtio-rng-pci",
+                "generation": "vmgenid",
+                "ports": "virtio-serial-pci",
+            },
+        ),
         ("microvm", {"panic": "pvpanic", "rng": "virtio-rng-device", "ports": "virtio-serial-device"}),
         ("isapc", {"panic": "pvpanic"}),
     ],
@@ -143,10 +162,9 @@ def test_memory_need_not_be_whole_mebibytes(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(("accelerator", "model"), [("kvm", "host"), ("hvf", "host"), ("tcg", "max")])
-def test_the_processor_is_the_best_one_for_the_accelerator(accelerator: str, model: str, bench: Bench) -> None:
-    from pytest_maqet.config.vm_model import VmConfig
-    from pytest_maqet.qemu.command_line import build
-
+def test_the_processor_is_the_best_one_for_the_accelerator(
+    accelerator: str, model: str, bench: Bench
+) -> None:
     command_line = build(VmConfig(name="web"), bench.caps, accelerator, bench.inputs())
     assert (only(command_line, "accel"), only(command_line, "cpu")) == (accelerator, model)
 
