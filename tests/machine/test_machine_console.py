@@ -131,5 +131,5 @@ def test_until_keeps_the_last_failed_assertion(boot):
 def test_until_ends_when_qemu_dies(boot):
     vm = boot()
     vm.kill()
-    with pytest.raises(Exception, match="killed by vm.kill"):
+    with pytest.raises(Exception, match=r"killed by vm\.kill"):
         vm.wait.until(lambda: False, timeout=30)
