@@ -10,22 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from pytest_maqet.config.arguments import REPEATABLE_OPTIONS
 from pytest_maqet.errors import ConfigError
 from pytest_maqet.qemu.quoting import Option, option_text, split_option
 
 if TYPE_CHECKING:
     from pytest_maqet.config import VmConfig
 
-#: QEMU takes each of these any number of times, and every time adds something (QEMU manual, "Invocation").
-# fmt: off
-_REPEATABLE = frozenset({
-    "L", "acpitable", "add-fd", "audiodev", "blockdev", "chardev", "compat", "debugcon", "device",
-    "dfilter", "drive", "fda", "fdb", "fsdev", "fw_cfg", "global", "hda", "hdb", "hdc", "hdd", "iscsi",
-    "mon", "monitor", "mtdblock", "net", "netdev", "nic", "numa", "object", "option-rom", "parallel",
-    "pflash", "plugin", "prom-env", "qmp", "qmp-pretty", "sd", "serial", "set", "smbios", "spice",
-    "tpmdev", "trace", "usbdevice", "virtfs", "vnc",
-})
-# fmt: on
 #: Taken once, as a list of keys that can be said one by one; with the name of the key that needs no name.
 _MERGED = {
     "accel": "accel",
@@ -97,7 +88,7 @@ def _check_accelerator(config: VmConfig, options: Sequence[Option], said: str) -
 
 
 def _put(options: list[Option], said: Option, name: str) -> None:
-    if name in _REPEATABLE:
+    if name in REPEATABLE_OPTIONS:
         options.append(said)
         return
     place = next((number for number, option in enumerate(options) if option.name == name), None)

@@ -21,8 +21,8 @@ from filelock import FileLock, Timeout
 from pytest_maqet.errors import StartError
 from pytest_maqet.host_cache import cache_dir
 
-#: Raised whenever what is kept changes its form.
-_FORM = 1
+#: Raised whenever what is kept changes its form or its meaning.
+_FORM = 2
 #: Seconds to wait for another process that asks the same; after that, ask as well.
 _PATIENCE = 30.0
 #: No answer is near this size; a larger file is not ours.

@@ -31,7 +31,8 @@ def monitor_options(fds: Sequence[int]) -> list[Option]:
     options: list[Option] = []
     for number, fd in enumerate(fds):
         options.append(listening_socket(f"qmp{number}", fd))
-        options.append(Option("mon", option_text(None, {"chardev": f"qmp{number}", "mode": "control"})))
+        # Not `-mon`: QEMU 11.1 warns that it is deprecated.
+        options.append(Option("qmp", f"chardev:qmp{number}"))
     return options
 
 

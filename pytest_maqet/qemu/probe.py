@@ -158,7 +158,7 @@ def _await_end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _more(pid: int, started: float, patience: float) -> float:
-    """How much longer a probe may take for having been kept waiting for a processor; 0 or less when not at all."""
+    """How much longer a probe may take for having waited for a processor; 0 or less when not at all."""
     granted = min(patience + _seconds_kept_waiting(pid), max(_BUSY_PATIENCE, patience))
     return started + granted - time.monotonic()
 
