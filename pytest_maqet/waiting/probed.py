@@ -52,7 +52,7 @@ class _Polled:
 
     def __init__(self, deadline: Deadline) -> None:
         self._deadline = deadline
-        self._seen = ""
+        self._seen = "nothing: the first look was still under way"
 
     def last_seen(self) -> str:
         """What the last look found."""

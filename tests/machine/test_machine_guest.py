@@ -45,7 +45,7 @@ def test_a_wait_for_a_port_means_a_listener_in_the_guest(marked_linux):
     assert host == "127.0.0.1"
     assert port > 0
     with pytest.raises(WaitTimeout, match=r"listener on TCP port 80[\s\S]*listening in the guest"):
-        marked_linux.wait.port(80, timeout=0.1)  # a connect to the forwarded port would have succeeded
+        marked_linux.wait.port(80, timeout=0.5)  # a connect to the forwarded port would have succeeded
     with marked_linux.spawn("httpd -f -p 80 -h /"):
         marked_linux.wait.port(80)
         answer = marked_linux.wait.http(80, "/proc/version")
@@ -58,7 +58,7 @@ def test_http_waits_for_the_status(marked_linux):
     with marked_linux.spawn("httpd -f -p 80 -h /"):
         assert marked_linux.wait.http(80, "/nothing-here", status=404).status == 404
         with pytest.raises(WaitTimeout, match=r"status 200 for GET /nothing-here[\s\S]*status 404"):
-            marked_linux.wait.http(80, "/nothing-here", timeout=0.1)
+            marked_linux.wait.http(80, "/nothing-here", timeout=0.5)
 
 
 def test_a_banner_comes_through_the_forward(marked_linux):
@@ -72,7 +72,7 @@ def test_succeeds_and_fails(marked_linux):
     marked_linux.run("(sleep 1; rm /tmp/flag) >/dev/null 2>&1 &")
     assert marked_linux.wait.fails("ls /tmp/flag").returncode != 0
     with pytest.raises(WaitTimeout, match=r"'false' to succeed[\s\S]*status 1"):
-        marked_linux.wait.succeeds("false", timeout=0.1)
+        marked_linux.wait.succeeds("false", timeout=0.5)
 
 
 def test_agent(marked_linux):
