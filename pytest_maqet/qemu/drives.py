@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -79,9 +80,16 @@ def drive_options(
 
     `bootable`: the firmware tries the drives in that order. It must be false where a kernel is booted
     directly or the user gives an order of his own.
-    Raises `ConfigError` for an interface the machine has no place for.
+    Raises `ConfigError` for an interface the machine has no place for, and for two drives of one name.
     """
     places = _Places(vm, machine, found)
+    nodes = Counter(drive.node_name for drive in drives)
+    for drive in drives:
+        if nodes[drive.node_name] > 1:
+            raise ConfigError(
+                f"VM '{vm}': two drives are called '{drive.name}'",
+                hint="rename the one under `storage:`; the drive of `image:` is called 'root'",
+            )
     for number, drive in enumerate(drives, start=1):
         places.options += _node(drive)
         if drive.interface == "none":

@@ -6,6 +6,7 @@ import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_maqet.config.machine_models import BuiltinImage
 from pytest_maqet.errors import StartError
 from pytest_maqet.qemu.arguments import said_pairs
 from pytest_maqet.qemu.board import Board
@@ -95,8 +96,10 @@ def screen_options(config: VmConfig, found: Board, inputs: Inputs) -> list[Optio
     """Where the screen is shown, and on which graphics card."""
     vga = config.vga
     if vga is None:
-        # A kernel booted directly talks on the serial port; an image may want to show a boot loader.
-        image_boots = bool(inputs.drives) and inputs.kernel is None
+        # A kernel booted directly and the builtin guests talk on the serial port; another image may want to
+        # show a boot loader or a desktop.
+        serial_only = inputs.kernel is not None or isinstance(config.image, BuiltinImage)
+        image_boots = bool(inputs.drives) and not serial_only
         vga = "std" if image_boots and found.vga else "none"
     return [Option("display", config.display), Option("vga", vga)]
 

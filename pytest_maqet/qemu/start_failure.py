@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from pytest_maqet.errors import StartError
 from pytest_maqet.qemu.capabilities import Capabilities, capabilities
 from pytest_maqet.qemu.command_line import CommandLine
+from pytest_maqet.qemu.quoting import split_option
 
 if TYPE_CHECKING:
     from pytest_maqet.runs.exit_status import Exit
@@ -35,7 +36,9 @@ def explain(command_line: CommandLine, exit: Exit, stderr: str, console_tail: st
     its hint tells what to do where the cause is a known one.
     """
     said = _tail(stderr)
-    parts = [f"QEMU did not start: {exit.reason}; it said " + ("this:" if said else "nothing")]
+    parts = [
+        f"{_who(command_line)}QEMU did not start: {exit.reason}; it said " + ("this:" if said else "nothing")
+    ]
     parts += [f"  {line}" for line in said]
     console = _tail(console_tail)
     if console:
@@ -44,9 +47,19 @@ def explain(command_line: CommandLine, exit: Exit, stderr: str, console_tail: st
     return StartError("\n".join(parts), hint=_hint(command_line, exit, stderr))
 
 
+def _who(command_line: CommandLine) -> str:
+    """`VM 'web': `, from what QEMU was told to call it."""
+    arguments = command_line.arguments
+    said = arguments[arguments.index("-name") + 1] if "-name" in arguments else ""
+    names = [value for key, value in split_option(said) if key in ("guest", None) and value]
+    return f"VM '{names[0]}': " if names else ""
+
+
 def _tail(text: str) -> list[str]:
-    lines = [line.rstrip() for line in text.splitlines() if line.strip()]
-    return lines[-_LINES:]
+    # A guest may write anything on its console; none of it may act on the reader's terminal.
+    plain = re.sub(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[@-_])", "", text)
+    lines = ["".join(one if one.isprintable() else "\ufffd" for one in line) for line in plain.splitlines()]
+    return [line.rstrip() for line in lines if line.strip()][-_LINES:]
 
 
 def _hint(command_line: CommandLine, exit_: Exit, stderr: str) -> str | None:

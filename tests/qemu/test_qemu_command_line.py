@@ -41,6 +41,12 @@ def test_a_directly_booted_kernel_gets_no_screen_and_no_boot_order(bench: Bench)
     assert "bootindex" not in str(command_line), "the kernel boots, so no drive may come before it"
 
 
+def test_a_builtin_guest_gets_no_screen_unless_asked(bench: Bench) -> None:
+    drive = Drive("boot", bench.disk("boot.img", "raw"), "raw", readonly=True)
+    assert only(bench.build(bench.inputs(drive), image="builtin:nano"), "vga") == "none"
+    assert only(bench.build(bench.inputs(drive), image="builtin:nano", vga="std"), "vga") == "std"
+
+
 def test_the_machine_type_is_the_versioned_one(bench: Bench) -> None:
     text = only(bench.build(machine="q35"), "machine")
     assert re.fullmatch(r"pc-q35-\d+\.\d+", text), f"{text} would become another machine after an upgrade"

@@ -184,3 +184,10 @@ def test_a_missing_file_is_qemus_to_tell(bench: Bench) -> None:
     command_line = bench.build(bench.inputs(drive))
     with pytest.raises(AssertionError, match=r"Could not open '/nonexistent/x.qcow2'"):
         status(bench, command_line)
+
+
+def test_two_drives_of_one_name_are_refused(bench: Bench) -> None:
+    drives = (Drive("root", bench.disk("a")), Drive("root", bench.disk("b")))
+    with pytest.raises(ConfigError, match="two drives are called 'root'") as caught:
+        bench.build(bench.inputs(*drives))
+    assert "`image:`" in str(caught.value.hint)

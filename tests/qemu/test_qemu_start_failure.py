@@ -49,7 +49,9 @@ def test_what_qemu_refuses_comes_with_a_hint(
     argument: tuple[str, str], said: str, hint: str, bench: Bench
 ) -> None:
     error = explained(bench, arguments=[argument])
-    assert error.message.startswith("QEMU did not start: exited with status 1; it said this:\n  qemu")
+    assert error.message.startswith(
+        "VM 'web': QEMU did not start: exited with status 1; it said this:\n  qemu"
+    )
     assert said in error.message, "QEMU's own words are there"
     assert f"-{argument[0]}" in error.message, "and the command line"
     assert hint in str(error.hint), f"{error.hint!r}"
@@ -112,7 +114,7 @@ def test_an_unknown_machine_names_the_nearest(bench: Bench) -> None:
 )
 def test_a_silent_end_is_explained_by_its_status(exit_: Exit, hint: str, bench: Bench) -> None:
     error = explain(bench.build(), exit_, "", "")
-    assert error.message.startswith(f"QEMU did not start: {exit_.reason}; it said nothing\n")
+    assert error.message.startswith(f"VM 'web': QEMU did not start: {exit_.reason}; it said nothing\n")
     assert hint in str(error.hint)
 
 
@@ -150,3 +152,11 @@ def test_the_command_line_can_be_pasted(bench: Bench) -> None:
     command_line = bench.build()
     error = explain(command_line, Exit(1, None, "exited with status 1"), "", "")
     assert f"the command line was:\n  {command_line.binary} \\\n    -name guest=web \\\n" in error.message
+
+
+def test_nothing_the_guest_wrote_acts_on_the_terminal(bench: Bench) -> None:
+    console = "\x1b[2J\x1b]0;title\x07\x9b31mred\x1b[0m\x00 end"
+    error = explain(bench.build(), Exit(1, None, "exited with status 1"), console, console)
+    said = str(error).replace("\n", "")
+    assert said.isprintable(), f"control characters are gone from {said!r}"
+    assert "end" in said
