@@ -33,9 +33,8 @@ _LOST = (ExecInterruptedError, QMPError, ProtocolError, OSError, EOFError, Value
 
 # The library tells every broken connection to its logger, where pytest's log capture would show it to the
 # user as an error of the test. What matters of it is in our exceptions.
-_silent = logging.getLogger("pytest_maqet.agent")
-_silent.propagate = False
-_silent.addHandler(logging.NullHandler())
+# A logger outside the tree of loggers: pytest hears those in it even where they do not propagate.
+_silent = logging.Logger("pytest_maqet.agent", logging.CRITICAL + 1)
 
 
 class _Client(QMPClient):

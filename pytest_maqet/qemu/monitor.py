@@ -25,9 +25,8 @@ LONGEST_ANSWER = 64 * 1024 * 1024
 
 # The library tells every broken connection to its logger, where pytest's log capture would show it to the
 # user as an error of the test. What matters of it is in our exceptions.
-_silent = logging.getLogger("pytest_maqet.qmp")
-_silent.propagate = False
-_silent.addHandler(logging.NullHandler())
+# A logger outside the tree of loggers: pytest hears those in it even where they do not propagate.
+_silent = logging.Logger("pytest_maqet.qmp", logging.CRITICAL + 1)
 
 
 class _Client(QMPClient):
