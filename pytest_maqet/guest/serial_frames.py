@@ -1,8 +1,8 @@
 """What the helper in the guest answers on the serial console, picked out from everything else there.
 
 Kernel messages and other programs write on the same line at any moment, even between two letters of an
-answer. An answer is one line with a beginning and an end of its own; what is broken by a foreign word does
-not have the form of one, or not the length it tells, and is asked for again.
+answer. An answer is one line with a beginning and an end of its own, and tells its length; what is broken by
+a foreign word does not have that form or length, and is asked for again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pytest_maqet.loop import Pulse
 #: Outputs up to this many bytes each come with the answer that tells the end (see serial_helper.sh).
 LONGEST_INLINE = 1500
 
-_FRAME = re.compile(rb"~mq ([0-9a-f]+) ([a-z])((?: [A-Za-z0-9+/=._ -]*)?) ~")
+_FRAME = re.compile(rb"~mq (([0-9a-f]+) ([a-z])([A-Za-z0-9+/=._ -]*)) (\d+) ~")
 # A message of Linux on its console, with the time that printk puts before it; taken out, what it broke in
 # two is whole again.
 _KERNEL_MESSAGE = re.compile(rb"\[ *\d+\.\d{6}\][^\n]*\n")
@@ -102,9 +102,9 @@ class FrameReader:
         if b"~mq " not in line:
             return None
         for match in _FRAME.finditer(line):
-            if match.group(1) == self._identity:
-                words = match.group(3).decode("ascii").split()
-                return Frame(match.group(2).decode("ascii"), tuple(words))
+            text, identity, kind, words, length = match.groups()
+            if identity == self._identity and int(length) == len(text):
+                return Frame(kind.decode("ascii"), tuple(words.decode("ascii").split()))
         return None
 
 

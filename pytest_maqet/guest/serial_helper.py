@@ -18,7 +18,7 @@ from pytest_maqet.deadline import Deadline
 from pytest_maqet.errors import ChannelError
 from pytest_maqet.guest.console_log import ConsoleLog
 from pytest_maqet.guest.serial_frames import FrameReader
-from pytest_maqet.guest.serial_line import SerialLine
+from pytest_maqet.guest.serial_port import LineWriter
 from pytest_maqet.guest.shell_script import BECOME_COMMAND, END_PROCESSES
 from pytest_maqet.loop import Pulse
 
@@ -44,6 +44,11 @@ def _digest() -> str:
     return hashlib.sha256(helper_text().encode()).hexdigest()[:8]
 
 
+def _say(text: str) -> str:
+    """A shell command that gives the answer `text`, and in whose echo nobody finds that answer."""
+    return f'echo "~m""q {text} {len(text)} ~"'
+
+
 def new_identity() -> str:
     """A name for one exchange: no earlier answer on the console has it."""
     return secrets.token_hex(4)
@@ -60,14 +65,14 @@ class InstalledHelper:
         """The line that calls the helper, and answers n where it is not there (any more)."""
         path = f"{self.directory}/h"
         arguments = " ".join((verb, identity, *words))
-        missing = f'echo "~m""q {identity} n ~"'
+        missing = _say(f"{identity} n")
         return KILL_LINE + f" sh {path} {arguments}||{missing}\n".encode("ascii")
 
 
 class HelperInstaller:
     """Finds the helper in the guest, or puts it there; loop-thread only."""
 
-    def __init__(self, log: ConsoleLog, line: SerialLine, changed: Pulse, vm_name: str) -> None:
+    def __init__(self, log: ConsoleLog, line: LineWriter, changed: Pulse, vm_name: str) -> None:
         self._log = log
         self._line = line
         self._changed = changed
@@ -86,7 +91,7 @@ class HelperInstaller:
             "{ [ -O $b ]||mkdir -m 700 $b; } 2>/dev/null&&break;b=-;done;"
             "h=0 e=0 g=0;[ -s $b/h ]&&h=1;command -v base64 >/dev/null&&e=1;"
             "command -v gzip >/dev/null&&command -v gunzip >/dev/null&&g=1;"
-            f'echo "~m""q {identity} i $b $h $e $g ~"'
+            f't="{identity} i $b $h $e $g";echo "~m""q $t ${{#t}} ~"'
         )
         await self._line.send(KILL_LINE + f" sh -c '{script}'\n".encode("ascii"))
         frame = await reader.next("i", patience)
@@ -114,14 +119,15 @@ class HelperInstaller:
         typed = f"{helper.directory}/{identity}"
         for start in range(0, len(text), _PIECE):
             piece = text[start : start + _PIECE]
-            line = f' printf %s {piece} >>{typed};echo "~m""q {identity} a {start} ~"\n'
+            line = f" printf %s {piece} >>{typed};{_say(f'{identity} a {start}')}\n"
             await self._line.send(line.encode("ascii"))
             if await reader.next("a", min(5.0, deadline.remaining)) is None:
                 return False
+        helper_file = f"{helper.directory}/h"
         place = (
-            f" base64 -d <{typed} >{typed}.h&&mv -f {typed}.h {helper.directory}/h;rm -f {typed};"
-            f'echo "~m""q {identity} v $(wc -c <{helper.directory}/h) ~"\n'
+            f" base64 -d <{typed} >{typed}.h&&mv -f {typed}.h {helper_file};rm -f {typed};"
+            f"sh {helper_file} v {identity}\n"
         )
         await self._line.send(place.encode("ascii"))
-        frame = await reader.next("v", min(5.0, deadline.remaining))
+        frame = await reader.next("f", min(5.0, deadline.remaining))
         return frame is not None and frame.number(0) == len(helper_text())

@@ -1,11 +1,14 @@
 # Installed in a guest by pytest-maqet (serial_helper.py); runs commands that are asked for on the serial console.
-# usage: sh h VERB ID [ARGUMENT…]   Answers are lines "~mq ID KIND WORDS… ~" on the console.
+# usage: sh h VERB ID [ARGUMENT…]   Answers are lines "~mq ID KIND WORDS… LENGTH ~" on the console.
 # POSIX sh and base64 are needed; setsid, stty and gzip are used where they are.
 b=${0%/*} verb=$1 id=$2
 d=$b/$id
 shift 2
 
-say() { printf '\n~mq %s %s ~\n' "$id" "$*"; }
+say() {
+  text="$id $*"
+  printf '\n~mq %s %s ~\n' "$text" "${#text}"
+}
 
 size() { wc -c <"$1" | tr -d ' '; }
 
@@ -87,6 +90,7 @@ r)
 x) launch ;;
 s) state ;;
 u) receive "$1" "$2" ;;
+v) say f "$(size "$0")" ;;
 t) say f "$(size "$d/$1")" ;;
 z) gzip -1 <"$d/$1" >"$d/$1.gz" && say z "$(size "$d/$1.gz")" ;;
 g)

@@ -9,8 +9,8 @@ from pytest_maqet.errors import ChannelError
 from pytest_maqet.guest.console_log import ConsoleLog
 from pytest_maqet.guest.serial_frames import FrameReader
 from pytest_maqet.guest.serial_helper import HelperInstaller, InstalledHelper
-from pytest_maqet.guest.serial_line import SerialLine
 from pytest_maqet.guest.serial_login import GuestAccess, SerialLogin
+from pytest_maqet.guest.serial_port import LineWriter
 from pytest_maqet.loop import Pulse
 
 #: Seconds that the first greeting of a shell is given; each later one twice as long, up to `LAST_GREETING`.
@@ -26,7 +26,7 @@ class SerialLink:
     """
 
     def __init__(
-        self, log: ConsoleLog, line: SerialLine, changed: Pulse, access: GuestAccess, vm_name: str
+        self, log: ConsoleLog, line: LineWriter, changed: Pulse, access: GuestAccess, vm_name: str
     ) -> None:
         self.vm_name = vm_name
         self.typing = asyncio.Lock()

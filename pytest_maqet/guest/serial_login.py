@@ -11,7 +11,7 @@ from typing import Protocol
 from pytest_maqet.deadline import Deadline
 from pytest_maqet.errors import ChannelError
 from pytest_maqet.guest.console_log import ConsoleLog
-from pytest_maqet.guest.serial_line import SerialLine
+from pytest_maqet.guest.serial_port import LineWriter
 from pytest_maqet.loop import Pulse
 
 #: Seconds that an empty line is given to show what is at the other end: a login, a prompt or nothing.
@@ -57,7 +57,7 @@ class SerialLogin:
     """
 
     def __init__(
-        self, log: ConsoleLog, line: SerialLine, changed: Pulse, access: GuestAccess, vm_name: str
+        self, log: ConsoleLog, line: LineWriter, changed: Pulse, access: GuestAccess, vm_name: str
     ) -> None:
         self._log = log
         self._line = line

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from typing import Protocol
 
 from pytest_maqet.guest.console_log import ConsoleLog
-from pytest_maqet.guest.serial_line import SerialLine
 from pytest_maqet.loop import Pulse
+
+
+class LineWriter(Protocol):
+    """Writes to the guest's end of a serial line (see `serial_writer`)."""
+
+    async def send(self, data: bytes) -> None:
+        """Write `data`; ChannelError when QEMU is gone."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -19,7 +27,7 @@ class SerialPort:
 
     name: str
     log: ConsoleLog
-    line: SerialLine
+    line: LineWriter
     changed: Pulse
     typing: asyncio.Lock
     vm_name: str

@@ -19,9 +19,9 @@ from pytest_maqet.guest.commands import END_GRACE, CommandOutcome, CommandReques
 from pytest_maqet.guest.console_log import ConsoleLog
 from pytest_maqet.guest.serial_frames import LONGEST_INLINE, Frame, FrameReader, inline_outputs
 from pytest_maqet.guest.serial_helper import LONGEST_LINE, new_identity
-from pytest_maqet.guest.serial_line import SerialLine
 from pytest_maqet.guest.serial_link import SerialLink
 from pytest_maqet.guest.serial_login import GuestAccess
+from pytest_maqet.guest.serial_port import LineWriter
 from pytest_maqet.guest.serial_transfer import fetch_file, send_file
 from pytest_maqet.guest.shell_script import command_script
 from pytest_maqet.loop import Pulse
@@ -39,7 +39,7 @@ class SerialShell:
     name = "console"
 
     def __init__(
-        self, log: ConsoleLog, line: SerialLine, changed: Pulse, access: GuestAccess, vm_name: str
+        self, log: ConsoleLog, line: LineWriter, changed: Pulse, access: GuestAccess, vm_name: str
     ) -> None:
         self.vm_name = vm_name
         self._link = SerialLink(log, line, changed, access, vm_name)

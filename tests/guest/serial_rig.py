@@ -16,8 +16,8 @@ from pathlib import Path
 
 from pytest_maqet.file_watch import lease_watch, release_watch
 from pytest_maqet.guest.console_log import ConsoleLog
-from pytest_maqet.guest.serial_line import SerialLine
 from pytest_maqet.guest.serial_shell import SerialShell
+from pytest_maqet.guest.serial_writer import SerialWriter
 from pytest_maqet.loop import Pulse
 
 SHELLS = {
@@ -99,7 +99,7 @@ class PtyLine:
 class SerialRig:
     pty: PtyLine
     log: ConsoleLog
-    line: SerialLine
+    line: SerialWriter
     changed: Pulse
     shell: SerialShell
 
@@ -116,7 +116,7 @@ async def serial_rig(
         log = ConsoleLog(terminal.log_path, changed.beat)
         watch = lease_watch(loop)
         number = watch.add(terminal.log_path, log.read)
-        line = SerialLine(terminal.socket_path)
+        line = SerialWriter(terminal.socket_path)
         shell = SerialShell(log, line, changed, access or Access(), "web")
         try:
             yield SerialRig(terminal, log, line, changed, shell)
