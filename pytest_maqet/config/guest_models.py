@@ -44,9 +44,11 @@ class LoginStep(Model):
 
 def unique(names: tuple[str, ...]) -> tuple[str, ...]:
     """A validator: no name stands there twice."""
+    seen: set[str] = set()
     for index, name in enumerate(names):
-        if name in names[:index]:
+        if name in seen:
             raise fault(f"{name!r} stands there twice", at=(index,))
+        seen.add(name)
     return names
 
 

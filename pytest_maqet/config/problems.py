@@ -9,6 +9,8 @@ from pytest_maqet.errors import ConfigError
 
 #: This many faults are shown; the rest is counted.
 MOST_SHOWN = 50
+#: After so many faults no more are looked for.
+MOST_KEPT = 1_000
 
 
 class Problems:
@@ -25,7 +27,10 @@ class Problems:
         return self._count
 
     def add(self, where: str, key_path: str, found: str, allowed: str = "", suggestion: str = "") -> None:
-        """One fault: `where: key.path: what was found; what is allowed; did you mean 'x'?`."""
+        """One fault: `where: key.path: what was found; what is allowed; did you mean 'x'?`.
+
+        Raises ConfigError with all of them when they are too many to go on.
+        """
         self._count += 1
         if where in self._spoilt:
             return
@@ -36,6 +41,8 @@ class Problems:
         parts = [found, allowed, f"did you mean {suggestion!r}?" if suggestion else ""]
         said = "; ".join(part for part in parts if part)
         self._lines.setdefault(": ".join(part for part in (where, key_path, said) if part))
+        if len(self._lines) >= MOST_KEPT:
+            raise config_error(tuple(self._lines), f"after {MOST_KEPT:,} problems no more were looked for")
 
     def spoil(self, where: str, key_path: str, found: str) -> None:
         """One fault after which everything else that is found at this place would only follow from it."""

@@ -21,6 +21,8 @@ SCALAR_TAGS = frozenset(f"{_PREFIX}{name}" for name in ("str", "int", "float", "
 COLLECTION_TAGS = frozenset(f"{_PREFIX}{name}" for name in ("map", "seq"))
 
 _RESOLVER = Resolver()
+#: First characters of scalars that may be something else than text.
+_NOT_ONLY_TEXT = frozenset(_RESOLVER.yaml_implicit_resolvers)
 _CONSTRUCTOR = SafeConstructor()
 _MAKERS = {
     f"{_PREFIX}int": _CONSTRUCTOR.construct_yaml_int,
@@ -30,9 +32,13 @@ _MAKERS = {
 }
 
 
-@lru_cache(maxsize=16_384)
 def plain_scalar(text: str) -> Any:
     """The value of an unquoted scalar without a tag: str, int, float, bool or None."""
+    return _resolved(text) if text[:1] in _NOT_ONLY_TEXT else text
+
+
+@lru_cache(maxsize=16_384)
+def _resolved(text: str) -> Any:
     tag = _RESOLVER.resolve(  # type: ignore[no-untyped-call]
         ScalarNode, text, (True, False)
     )

@@ -43,7 +43,7 @@ def validated(vm: MappingNode, mark: Mark, preparation: Preparation, problems: P
         config = VmConfig.model_validate(
             {k: v for k, v in data.items() if k not in {at[0] for at in waiting}}
         )
-    config._open_fixtures = fixtures_in(vm)  # noqa: SLF001 - not handed out yet
+    config._open_fixtures = fixtures_in(vm) if waiting else ()  # noqa: SLF001 - not handed out yet
     line = mark.key_line + 1 if mark.source.is_file else 0
     config._origin = Origin(mark.source.name, line)  # noqa: SLF001 - not handed out yet
     return config

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import yaml
 from yaml.events import Event
+from yaml.parser import Parser
+from yaml.reader import Reader
+from yaml.scanner import Scanner
 
 try:
     from yaml._yaml import CParser as _CParser
@@ -18,13 +20,13 @@ except ImportError:  # a PyYAML without libyaml
     _CParser = None  # type: ignore[assignment,misc]
 
 
-class _PurePythonParser(yaml.reader.Reader, yaml.scanner.Scanner, yaml.parser.Parser):
+class _PurePythonParser(Reader, Scanner, Parser):
     """PyYAML's parser without its composer and constructor."""
 
     def __init__(self, text: str) -> None:
-        yaml.reader.Reader.__init__(self, text)
-        yaml.scanner.Scanner.__init__(self)
-        yaml.parser.Parser.__init__(self)
+        Reader.__init__(self, text)
+        Scanner.__init__(self)
+        Parser.__init__(self)
 
 
 def events(text: str, *, pure: bool = False) -> Iterator[Event]:

@@ -115,3 +115,20 @@ def test_many_problems_are_cut(tmp_path: Path) -> None:
         load_config([path], environ={})
     assert len(caught.value.problems) == 200, "the list of problems is complete"
     assert str(caught.value).endswith("… and 150 more")
+
+
+def test_too_many_problems_end_the_search(tmp_path: Path) -> None:
+    path = written(tmp_path, "vms: {web: {" + ", ".join(f"bad{n}: 1" for n in range(50_000)) + "}}")
+    started = time.monotonic()
+    with pytest.raises(ConfigError, match="after 1,000 problems no more were looked for") as caught:
+        load_config([path], environ={})
+    assert len(caught.value.problems) == 1_000
+    assert time.monotonic() - started < 2 * SOON
+
+
+def test_long_lists_of_names_are_linear(tmp_path: Path) -> None:
+    names = ", ".join(f"port{n}" for n in range(50_000))
+    path = written(tmp_path, f"vms: {{web: {{serial: [{names}]}}}}")
+    started = time.monotonic()
+    assert len(load_config([path], environ={}).vms["web"].serial) == 50_000
+    assert time.monotonic() - started < SOON
