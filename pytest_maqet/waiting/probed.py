@@ -66,8 +66,7 @@ class _Polled:
             if await look():
                 return
             await asyncio.sleep(pause)  # nothing tells us of a change inside the guest
-        if not await look():
-            raise TimeoutError
+        raise TimeoutError
 
 
 class CommandStatus(_Polled):
@@ -225,7 +224,8 @@ class HttpAnswers(_Polled):
         attempt = self._deadline.within(ATTEMPT)
         data = await _first_bytes(host, port, attempt, send=request.encode("ascii", "replace"), to_end=True)
         if not data:
-            self._seen = "the connection was accepted, but no answer came"
+            if not self._deadline.expired:  # else the wait's end cut it off, and the look before says more
+                self._seen = "the connection was accepted, but no answer came"
             return False
         try:
             self._answer = _parse_http(data)
