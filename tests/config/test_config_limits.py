@@ -12,15 +12,15 @@ from pytest_maqet.config import DEFAULT_LIMITS, load_config
 from pytest_maqet.config.limits import Limits
 from pytest_maqet.errors import ConfigError
 
-#: No refusal may take longer, in seconds; generous for a loaded machine.
+#: No refusal may take longer, in seconds of CPU time.
 SOON = 5.0
 
 
 def refused(path: Path, limits: Limits = DEFAULT_LIMITS, **options: object) -> str:
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(ConfigError) as caught:
         load_config([path], environ={}, limits=limits, **options)  # type: ignore[arg-type]
-    took = time.monotonic() - started
+    took = time.process_time() - started
     assert took < SOON, f"the refusal took {took:.1f} s"
     return str(caught.value)
 
@@ -119,16 +119,16 @@ def test_many_problems_are_cut(tmp_path: Path) -> None:
 
 def test_too_many_problems_end_the_search(tmp_path: Path) -> None:
     path = written(tmp_path, "vms: {web: {" + ", ".join(f"bad{n}: 1" for n in range(50_000)) + "}}")
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(ConfigError, match="after 1,000 problems no more were looked for") as caught:
         load_config([path], environ={})
     assert len(caught.value.problems) == 1_000
-    assert time.monotonic() - started < 2 * SOON
+    assert time.process_time() - started < 2 * SOON
 
 
 def test_long_lists_of_names_are_linear(tmp_path: Path) -> None:
     names = ", ".join(f"port{n}" for n in range(50_000))
     path = written(tmp_path, f"vms: {{web: {{serial: [{names}]}}}}")
-    started = time.monotonic()
+    started = time.process_time()
     assert len(load_config([path], environ={}).vms["web"].serial) == 50_000
-    assert time.monotonic() - started < SOON
+    assert time.process_time() - started < SOON

@@ -2,7 +2,7 @@
 
     python tests/performance/config_scale.py
 
-prints microseconds per device for each stage and size, and says whether the growth is linear (the time per
+prints microseconds of CPU time per device for each stage and size, and says whether the growth is linear (the time per
 device at the largest size against that at 1,000). Each figure is the best of three.
 """
 
@@ -61,13 +61,13 @@ def many_vms(vms: int) -> tuple[str, str]:
 
 
 def best(work: Callable[[], Any]) -> tuple[float, Any]:
-    """The shortest of some runs in seconds, and the last result."""
+    """The shortest of some runs in seconds of CPU time, and the last result."""
     times = []
     for _ in range(REPEATS):
         gc.collect()
-        started = time.perf_counter()
+        started = time.process_time()
         result = work()
-        times.append(time.perf_counter() - started)
+        times.append(time.process_time() - started)
     return min(times), result
 
 
@@ -107,7 +107,7 @@ def stages(texts: tuple[str, str], directory: Path) -> Mapping[str, float]:
 
 def table(title: str, unit: str, sizes: tuple[int, ...], texts: Callable[[int], tuple[str, str]]) -> None:
     """Measure and print one table, and the growth from its second size to its last."""
-    print(f"\n{title}: microseconds per {unit}")
+    print(f"\n{title}: microseconds of CPU time per {unit}")
     rows: dict[int, Mapping[str, float]] = {}
     for size in sizes:
         with tempfile.TemporaryDirectory() as directory:
