@@ -2,8 +2,8 @@
 
     python tests/performance/config_scale.py
 
-prints microseconds of CPU time per device for each stage and size, and says whether the growth is linear (the time per
-device at the largest size against that at 1,000). Each figure is the best of three.
+prints microseconds of CPU time per device for each stage and size, and says whether the growth is linear (the
+time per device at the largest size against that at 1,000). Each figure is the best of three.
 """
 
 from __future__ import annotations
