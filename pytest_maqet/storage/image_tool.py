@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -11,6 +12,14 @@ from pytest_maqet.errors import StartError
 
 #: No call of qemu-img that is made here takes long; one that does is stuck on a dead file system. Seconds.
 PATIENCE = 60.0
+
+#: What qemu-img says → what can be done about it. Its words do not depend on the locale.
+_HINTS = {
+    "No space left": "the disk is full: make room, or name a directory elsewhere in MAQET_RUN_BASE",
+    "Permission denied": "the user that runs the tests needs read access to it",
+    "Is another process using the image": "a program has the image open for writing; a base image must rest",
+    "backing": "the files an image was made on must stay where they were (`qemu-img info --backing-chain`)",
+}
 
 
 def qemu_img(arguments: Sequence[str], what: str) -> str:
@@ -27,30 +36,29 @@ def qemu_img(arguments: Sequence[str], what: str) -> str:
     try:
         done = subprocess.run(
             [program, *arguments],
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
+            encoding="utf-8",
             errors="replace",
+            env={**os.environ, "LC_ALL": "C"},
             timeout=PATIENCE,
             check=False,
         )
     except subprocess.TimeoutExpired:
         raise StartError(f"{what}: qemu-img did not end within {PATIENCE:g} s") from None
+    except OSError as error:
+        raise StartError(f"{what} failed: {program} does not run: {error.strerror}") from error
     if done.returncode:
-        said = done.stderr.strip() or done.stdout.strip() or f"status {done.returncode}"
+        said = done.stderr.strip() or done.stdout.strip() or f"qemu-img ended with status {done.returncode}"
         raise StartError(f"{what} failed: {said}", hint=_hint(said))
     return done.stdout
 
 
 def _hint(said: str) -> str | None:
-    if "No space left" in said:
-        return "the disk is full: make room, or name another directory in TMPDIR"
-    if "Permission denied" in said:
-        return "the user that runs the tests needs read access to it"
-    if "Is another process using the image" in said or "lock" in said:
-        return "another program has the image open for writing; base images must be at rest"
-    return None
+    return next((hint for words, hint in _HINTS.items() if words in said), None)
 
 
 def as_argument(path: Path) -> str:
-    """A path as qemu-img takes it: made absolute, so that none looks like an option or a protocol."""
+    """A path as qemu-img takes it: absolute and marked as a file, so that none is an option or a protocol."""
     return f"file:{path.absolute()}"

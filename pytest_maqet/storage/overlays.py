@@ -2,28 +2,48 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+from pytest_maqet.errors import StartError
 from pytest_maqet.storage.image_tool import as_argument, qemu_img
 from pytest_maqet.storage.images import BaseImage
 
+#: The longest name of a backing file that a qcow2 image can keep, in bytes (docs/interop/qcow2.txt of QEMU).
+LONGEST_BACKING_NAME = 1023
+
 
 def create_overlay(base: BaseImage, target: Path, *, size: int | None = None) -> None:
-    """Make `target` a qcow2 disk (mode 0600) that begins as a copy of `base` and takes all writes.
+    """Make the file `target` a qcow2 disk (mode 0600) that begins as a copy of `base` and takes all writes.
 
     `size` in bytes makes the disk larger than its base; a smaller one is ignored, it would cut the base off.
-    Raises StartError.
+    Raises StartError; no file is left then. A file that exists is not overwritten.
     """
-    options = ["-b", as_argument(base.path), "-F", base.format]
+    name = as_argument(base.path)
+    if len(os.fsencode(name)) > LONGEST_BACKING_NAME:
+        raise StartError(
+            f"the path of the image {base.path} is too long for an overlay on it: at most "
+            f"{LONGEST_BACKING_NAME - len('file:')} bytes fit"
+        )
     larger = [str(size)] if size is not None and size > base.size else []
-    _create(target, options, larger, f"making an overlay on {base.path}")
+    _create(target, ["-b", name, "-F", base.format], larger, f"making an overlay on {base.path}")
 
 
 def create_disk(target: Path, *, size: int) -> None:
-    """Make `target` an empty qcow2 disk (mode 0600) of `size` bytes. Raises StartError."""
+    """Make the file `target` an empty qcow2 disk (mode 0600) of `size` bytes.
+
+    Raises StartError; no file is left then. A file that exists is not overwritten.
+    """
     _create(target, [], [str(size)], f"making a disk of {size} bytes")
 
 
 def _create(target: Path, options: list[str], size: list[str], what: str) -> None:
-    target.touch(mode=0o600)  # qemu-img keeps the mode of a file that is there
-    qemu_img(["create", "-q", "-f", "qcow2", *options, as_argument(target), *size], what)
+    try:
+        target.touch(mode=0o600, exist_ok=False)  # qemu-img keeps the mode of a file that is there
+    except OSError as error:
+        raise StartError(f"{what} failed: {target}: {error.strerror}") from error
+    try:
+        qemu_img(["create", "-q", "-f", "qcow2", *options, as_argument(target), *size], what)
+    except BaseException:
+        target.unlink(missing_ok=True)
+        raise

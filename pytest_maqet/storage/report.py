@@ -58,14 +58,22 @@ def _cdrom(drive: ReportedDrive) -> dict[str, Any]:
 
 
 def _file(drive: ReportedDrive) -> dict[str, Any]:
-    exists = drive.file is not None and drive.file.exists()
+    taken = _bytes_taken(drive.file) if drive.file is not None else None
     return {
         "file": drive.file,
         "format": drive.format,
         "interface": drive.interface,
-        "exists": exists,
-        "bytes": drive.file.stat().st_blocks * 512 if exists and drive.file is not None else 0,
+        "exists": taken is not None,
+        "bytes": taken or 0,
     }
+
+
+def _bytes_taken(path: Path) -> int | None:
+    """None where there is no file (any more)."""
+    try:
+        return path.stat().st_blocks * 512  # stat(2): always in units of 512 bytes
+    except OSError:
+        return None
 
 
 _MEDIA = {"disk": _disk, "cdrom": _cdrom}
