@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from file_server import FileServer
-from image_files import make_image
+from image_files import QemuIo, make_image
 
 #: The user that has nothing, in every Linux distribution.
 NOBODY = 65534
@@ -72,3 +72,21 @@ def as_nobody() -> Callable[[], AbstractContextManager[Path]]:
 def qcow2(tmp_path: Path) -> Path:
     """A qcow2 image of 1 MiB."""
     return make_image(tmp_path / "base.qcow2")
+
+
+@pytest.fixture
+def qemu_io() -> QemuIo:
+    """Another process that has an image open, for writing unless it is told `-r`."""
+
+    @contextmanager
+    def opened(path: Path, *options: str) -> Iterator[None]:
+        process = subprocess.Popen(
+            ["qemu-io", *options, f"file:{path}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        with process:
+            assert process.stdout is not None
+            assert process.stdout.read(9) == b"qemu-io> ", "qemu-io could not open the image"
+            yield
+            process.communicate(b"quit\n", timeout=30)
+
+    return opened
