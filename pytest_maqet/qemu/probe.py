@@ -30,7 +30,7 @@ _DISK_SIZE = 1 << 20
 #: Seconds for the probe guest: it needs 0.15 s under TCG, less under KVM, and 4 s under a KVM that pretends.
 PATIENCE = 1.0
 #: Seconds it may take at most when the host is so busy that it has to wait for a processor.
-_BUSY_PATIENCE = 5.0
+_BUSY_PATIENCE = 10.0
 #: Seconds of processor time after which the kernel ends a probe whose owner was killed.
 _PROCESSOR_LIMIT = 8
 #: Targets of the same family as a host's processor: KVM runs no others.
@@ -131,7 +131,7 @@ def _limit(pid: int) -> None:
 
 
 def _first_words(process: subprocess.Popen[bytes], started: float, patience: float) -> bytes:
-    """What the guest said, until its word, its end, or the end of our patience."""
+    """The end of what the guest said, until its word, its end, or the end of our patience."""
     assert process.stdout is not None
     said = b""
     poll = select.poll()
@@ -147,7 +147,7 @@ def _first_words(process: subprocess.Popen[bytes], started: float, patience: flo
             if not chunk:
                 _await_end(process)
                 return said
-            said += chunk
+            said = said[-len(WORD) :] + chunk
     return said
 
 
