@@ -18,7 +18,7 @@ _HINTS = {
     "No space left": "the disk is full: make room, or name a directory elsewhere in MAQET_RUN_BASE",
     "Permission denied": "the user that runs the tests needs read access to it",
     "Is another process using the image": "a program has the image open for writing; a base image must rest",
-    "Could not open backing": "the files an image was made on must stay where they were (`qemu-img info --backing-chain`)",
+    "Could not open backing": "the files that an image was made on must stay where they were",
 }
 
 
