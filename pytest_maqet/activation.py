@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pytest_maqet.config import load_config
+from pytest_maqet.config import discover, load_config
 from pytest_maqet.errors import ConfigError, MaqetError
 from pytest_maqet.reserved_names import reserved_fixture_names
 from pytest_maqet.session import MaqetSession
@@ -24,12 +24,15 @@ def activate(config: pytest.Config, session: MaqetSession) -> None:
 
     settings = session.settings
     try:
+        if "config" not in settings.sources:
+            discover(session.rootdir)  # raises where both names are there
         session.config = load_config(
             settings.config,
             settings=settings.set,
             change_tree=change_tree,
             reserved=reserved_fixture_names(config),
         )
+        session.config.check_files()
         _check_default_vms(session)
         _register(config, session)
         _check_accelerator(session)

@@ -1,7 +1,6 @@
 """Power, events and the serial console, on a guest that boots in a tenth of a second."""
 
 
-
 def test_console_is_heard_from_the_first_byte(tiny):
     assert tiny.wait.console("guest ready", since="start")
 

@@ -59,8 +59,9 @@ def test_inside_expecting_the_failure_fails_no_wait(boot):
 
 
 def test_expecting_waits_for_the_failure_and_misses_it_in_words(boot):
-    with pytest.raises(WaitTimeout, match="expected GuestPanic matching /moon/"), boot().expecting(
-        GuestPanic, match="moon", timeout=0.02
+    with (
+        pytest.raises(WaitTimeout, match="expected GuestPanic matching /moon/"),
+        boot().expecting(GuestPanic, match="moon", timeout=0.02),
     ):
         pass
 
