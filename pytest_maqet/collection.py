@@ -26,12 +26,23 @@ def _check_markers(metafunc: pytest.Metafunc) -> None:
     definition = metafunc.definition
     where = definition.nodeid
     markers.check_requirements(definition, where)
-    own = [mark for mark in definition.own_markers if mark.name == "maqet"]
-    if own and not markers.uses_a_marked_fixture(metafunc.fixturenames):
+    if _has_own_marker(definition) and not markers.uses_a_marked_fixture(metafunc.fixturenames):
         raise markers.unused_marker(where)
     for fixture, scope in MARKED_FIXTURES.items():
         if fixture in metafunc.fixturenames:
             _check_and_parametrise(session, metafunc, fixture, scope)
+
+
+def _has_own_marker(node: pytest.Item) -> bool:
+    """Whether a test, not its class or module, has the `maqet` marker."""
+    return any(mark.name == "maqet" for mark in node.own_markers)
+
+
+def check_marker_was_read(session: MaqetSession, item: pytest.Item) -> None:
+    """Raise ConfigError at the end of a test that could ask for its VM at run time only, and did not."""
+    named = MARKED_FIXTURES.keys() & set(getattr(item, "fixturenames", ()))
+    if _has_own_marker(item) and not named and not session.marker_was_read:
+        raise markers.unused_marker(item.nodeid)
 
 
 def _check_and_parametrise(
@@ -76,8 +87,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     names = getattr(item, "fixturenames", None)
     if names is None:
         return
-    own = [mark for mark in item.own_markers if mark.name == "maqet"]
-    if own and not markers.uses_a_marked_fixture(names):
+    if _has_own_marker(item) and not markers.uses_a_marked_fixture(names):
         raise markers.unused_marker(item.nodeid)
     markers.check_requirements(item, item.nodeid)
     check_host(session, item)

@@ -7,6 +7,7 @@ from collections.abc import Generator
 
 import pytest
 
+from pytest_maqet.collection import check_marker_was_read
 from pytest_maqet.session import SESSION, attempt
 
 
@@ -22,9 +23,11 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """A test that passed although its guest panicked has not passed."""
+    """A test that passed although its guest panicked has not passed, nor has one whose marker did nothing."""
     result = yield
-    manager = item.config.stash[SESSION].started
+    session = item.config.stash[SESSION]
+    check_marker_was_read(session, item)
+    manager = session.started
     for live in manager.lives if manager is not None else ():
         error = live.vm.unseen_failure()
         if error is not None:

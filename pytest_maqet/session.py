@@ -50,6 +50,8 @@ class MaqetSession:
         self.terminal: int | None = None
         #: Fixture name → VM name, of the fixtures that come from the YAML.
         self.named: dict[str, str] = {}
+        #: Whether the current test got a VM through its marker.
+        self.marker_was_read = False
         #: The test whose VMs were started ahead of their fixtures already.
         self.ahead_of: pytest.Item | None = None
         self._open_scopes: set[Scope] = set()
@@ -165,7 +167,7 @@ class MaqetSession:
 
     def begin(self, item: pytest.Item) -> None:
         """A test, or another attempt at it, begins: marks are set in all VMs that live already."""
-        self.item, self.ahead_of = item, None
+        self.item, self.ahead_of, self.marker_was_read = item, None, False
         manager = self._manager
         if manager is None:
             return

@@ -93,6 +93,7 @@ def give_marked_vm(request: pytest.FixtureRequest) -> Iterator[VirtualMachine]:
     fixture = request.fixturename
     assert session.item is not None
     assert fixture is not None
+    session.marker_was_read = True
     scope = MARKED_FIXTURES[fixture]
     choice = choice_for(session, session.item, scope, getattr(request, "param", None))
     vm_scope = session.scope_of(choice, "function")

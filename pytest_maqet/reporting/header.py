@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from textwrap import shorten
 
 import pytest
 
@@ -44,7 +45,7 @@ def _qemu(session: MaqetSession) -> str:
         return str(error).splitlines()[0]
     scale = session.settings.timeout_scale or (TCG_TIMEOUT_SCALE if found.name == "tcg" else 1)
     times = f", timeouts × {scale:g}" if scale != 1 else ""
-    reason = f" ({found.reason})" if found.reason else ""
+    reason = f" ({shorten(found.reason, 100, placeholder=' …')})" if found.reason else ""
     return f"QEMU {'.'.join(map(str, caps.version))}, {found.name}{reason}{times}"
 
 

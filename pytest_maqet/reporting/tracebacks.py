@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sysconfig
 from types import TracebackType
 
 import pytest
 
 from pytest_maqet.errors import MaqetError
 
-#: Where frames are not the user's.
-_OURS = ("pytest_maqet.", "_pytest.", "pluggy.")
+#: Modules whose frames are not the user's: ours, what runs tests, and what we stand on.
+_NOT_THE_USERS = ("pytest_maqet.", "_pytest.", "pluggy.", "qemu.qmp", "filelock.", "pydantic.")
+_STANDARD_LIBRARY = sysconfig.get_path("stdlib")
+_INSTALLED = ("site-packages", "dist-packages")
 
 
 def shorten(item: pytest.Item, error: BaseException) -> str | None:
@@ -27,13 +30,18 @@ def shorten(item: pytest.Item, error: BaseException) -> str | None:
 
 
 def _last_frame_of_the_user(trace: TracebackType | None) -> TracebackType | None:
-    """The last entry before our code begins."""
+    """The last entry that is in the user's code, or in a library that is neither ours nor Python's."""
     found: TracebackType | None = None
     while trace is not None:
-        module = str(trace.tb_frame.f_globals.get("__name__", ""))
-        if found is not None and module.startswith("pytest_maqet."):
-            return found
-        if not module.startswith(_OURS):
+        if _is_the_users(trace):
             found = trace
         trace = trace.tb_next
     return found
+
+
+def _is_the_users(trace: TracebackType) -> bool:
+    code = trace.tb_frame.f_code.co_filename
+    if str(trace.tb_frame.f_globals.get("__name__", "")).startswith(_NOT_THE_USERS):
+        return False
+    standard = code.startswith(_STANDARD_LIBRARY) and not any(part in code for part in _INSTALLED)
+    return not standard and not code.startswith("<frozen")

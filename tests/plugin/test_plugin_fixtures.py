@@ -275,12 +275,13 @@ def test_reserved_names_suggest_another(suite):
         result.stderr.fnmatch_lines([f"*'{name}'*fixture: NAME*"])
 
 
-def test_the_list_of_reserved_names_has_all_that_pytest_defines(suite):
+def test_the_list_of_reserved_names_has_all_that_pytest_defines(suite, monkeypatch):
     from pytest_maqet.reserved_names import _BUILT_IN, _OURS
 
     (suite.path / "maqet.yaml").unlink()
     suite.tests("def test_it(): pass")
-    result = suite.run("--fixtures", "-v", "-p", "pytester")
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    result = suite.run("--fixtures", "-p", "pytester", "-p", "xdist.plugin", "-p", "pytest_maqet.plugin")
     names = {line.split()[0] for line in result.outlines if " -- " in line and not line.startswith(" ")}
     assert names - _BUILT_IN - _OURS == set(), "add these to the reserved names"
 

@@ -34,7 +34,7 @@ def test_a_fault_is_a_collection_error(suite, fault, workers):
     assert suite.left_over() == [], "something was started or left behind"
 
 
-def test_a_marker_on_a_unittest_method_is_checked_when_it_is_set_up(suite):
+def test_an_unused_marker_on_a_unittest_method_fails_it(suite):
     suite.tests(
         """
         import unittest, pytest
@@ -45,7 +45,7 @@ def test_a_marker_on_a_unittest_method_is_checked_when_it_is_set_up(suite):
         """
     )
     result = suite.run()
-    result.assert_outcomes(errors=1)
+    result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*has no effect*"])
 
 
