@@ -40,9 +40,17 @@ _silent = logging.Logger("pytest_maqet.agent", logging.CRITICAL + 1)
 class _Client(QMPClient):
     """The library's client, quiet, and deaf to answers that nobody here has asked for."""
 
+    @property
+    def logger(self) -> logging.Logger:  # type: ignore[override]
+        """The library sets its own, and uses it, while it is constructed."""
+        return _silent
+
+    @logger.setter
+    def logger(self, _: logging.Logger) -> None:
+        pass
+
     def __init__(self) -> None:
         super().__init__(readbuflen=LONGEST_ANSWER)
-        self.logger = _silent
         self.await_greeting = False
         self.negotiate = False
         self.events.event_filter = lambda _event: False
@@ -100,7 +108,9 @@ class AgentSession:
         finally:
             self._users -= 1
             if self.shared and not self._users:
-                await self._disconnect()
+                async with self._connecting:
+                    if not self._users:
+                        await self._disconnect()
 
     async def ask(self, command: str, arguments: Mapping[str, Any] | None = None) -> Any:
         """Execute an agent command inside `held` and return its value.
@@ -124,7 +134,8 @@ class AgentSession:
 
     async def close(self) -> None:
         """Disconnect; the next `held` connects again."""
-        await self._disconnect()
+        async with self._connecting:
+            await self._disconnect()
 
     async def _connect(self, deadline: Deadline) -> None:
         await self._disconnect()
@@ -165,22 +176,20 @@ class AgentSession:
 
     async def _disconnect(self, *, unlock: bool = True) -> None:
         client, self._client = self._client, None
-        if self._socket is not None:
+        connection, self._socket = self._socket, None
+        if connection is not None:
             # Half a message may be unsent, and the guest may never take it: orderly would be for ever.
             with contextlib.suppress(OSError):
-                self._socket.shutdown(socket.SHUT_RDWR)
-        # A broken session re-raises its cause at the first disconnect, and is quiet at the second.
-        for _ in range(2 if client is not None else 0):
-            with contextlib.suppress(*_LOST):
-                assert client is not None
-                await client.disconnect()
-                break
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
-        if unlock and self._lock_fd >= 0:
-            os.close(self._lock_fd)
-            self._lock_fd = -1
+                connection.shutdown(socket.SHUT_RDWR)
+        try:
+            if client is not None:
+                await _hang_up(client)
+        finally:
+            if connection is not None:
+                connection.close()
+            if unlock and self._lock_fd >= 0:
+                os.close(self._lock_fd)
+                self._lock_fd = -1
 
     async def _lock(self, deadline: Deadline) -> None:
         path = self.path.with_name(f"{self.path.name}.lock")
@@ -196,3 +205,11 @@ class AgentSession:
         raise ChannelError(
             f"{self.vm_name}: another process of this run kept the guest agent busy for {deadline}"
         )
+
+
+async def _hang_up(client: _Client) -> None:
+    """End the library's session; a broken one re-raises its cause first and is quiet the second time."""
+    for _ in range(2):
+        with contextlib.suppress(*_LOST):
+            await client.disconnect()
+            return

@@ -25,6 +25,13 @@ _FRAME = re.compile(rb"~mq (([0-9a-f]+) ([a-z])([A-Za-z0-9+/=._ -]*)) (\d+) ~")
 _KERNEL_MESSAGE = re.compile(rb"\[ *\d+\.\d{6}\][^\n]*\n")
 _DATA = re.compile(rb"[A-Za-z0-9+/]{4,}={0,2}\r*\Z")
 
+# Typed calls (which a line editor may have broken at the terminal's width), answers, and fetched data.
+_TRAFFIC = (
+    re.compile(r' sh (?:-c .for b in |\S+/\.maqet-)[^~]{0,1200}"~m""q[^~]{0,120}~"\'?\n'),
+    re.compile(r"\n?~mq [^~\n]*~\n"),
+    re.compile(r"^(?:[A-Za-z0-9+/]{76}\n)+(?:[A-Za-z0-9+/]+=*\n)?", re.MULTILINE),
+)
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -121,3 +128,10 @@ def inline_outputs(frame: Frame) -> tuple[bytes, bytes] | None:
     if [len(output) for output in outputs] != [frame.number(1), frame.number(2)]:
         return None
     return outputs[0], outputs[1]
+
+
+def hide_traffic(text: str) -> str:
+    """Console text without what commands over the console left there: for people to read."""
+    for pattern in _TRAFFIC:
+        text = pattern.sub("", text)
+    return text
