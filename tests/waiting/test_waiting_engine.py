@@ -35,7 +35,9 @@ class Process:
 
     def end(self) -> None:
         self._child.kill()
-        self.directory.exit_file.write_text(json.dumps({"code": None, "signal": 9, "errno": None, "cause": None}))
+        self.directory.exit_file.write_text(
+            json.dumps({"code": None, "signal": 9, "errno": None, "cause": None})
+        )
 
     def close(self) -> None:
         self._child.kill()
@@ -155,7 +157,9 @@ def test_what_was_awaited_wins_over_a_failure_in_the_same_moment(directory):
         await waiting
         return vitals.failures.unseen()
 
-    assert on_vitals(directory, work) is not None, "the panic that no wait raised must fail the test at its end"
+    assert on_vitals(directory, work) is not None, (
+        "the panic that no wait raised must fail the test at its end"
+    )
 
 
 def test_reset_clears_a_panic_but_not_that_it_happened(directory):
