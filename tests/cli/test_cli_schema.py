@@ -7,12 +7,12 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-import jsonschema
 import pytest
 import yaml
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
+jsonschema = pytest.importorskip("jsonschema")
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").rglob("maqet.yaml"))
 
 
