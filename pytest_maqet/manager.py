@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from pytest_maqet.errors import MaqetError, NotSupported
 from pytest_maqet.machine import VirtualMachine
 from pytest_maqet.machine.host import Host
 from pytest_maqet.manager_failures import FailureMemory
-from pytest_maqet.manager_launch import HandStarted, Launcher, Listener
+from pytest_maqet.manager_launch import HandStarted, Launcher, Listener, ManagedMachine
 from pytest_maqet.manager_parallel import at_once
 from pytest_maqet.manager_records import Ledger, Spoiled, StartRecord, merged
 from pytest_maqet.manager_run import RunSide
@@ -94,7 +94,7 @@ class Manager:
             ending = [live for live in self._lives if live.vm is vm]
             self._lives = [live for live in self._lives if live.vm is not vm]
         for live in ending:
-            self._end(live)
+            live.vm.close()
 
     def template(self, name: str, **_options: Any) -> None:
         """Not supported yet."""
@@ -156,7 +156,7 @@ class Manager:
             return next(
                 (
                     live
-                    for live in self._lives
+                    for live in self.lives
                     if live.shared and (live.scope, live.config.name, live.config.key) == wanted.identity
                 ),
                 None,
@@ -164,8 +164,9 @@ class Manager:
 
     @property
     def lives(self) -> tuple[Live, ...]:
-        """All VMs that are alive, in the order of their starts."""
+        """All VMs that were not ended, in the order of their starts."""
         with self._guard:
+            self._lives = [live for live in self._lives if not live.vm.ended]
             return tuple(self._lives)
 
     def end_scope(self, scope: Scope) -> None:
@@ -249,13 +250,13 @@ class Manager:
             self.ledger.remembered += 1
             raise
 
-    def _bring_up(self, wanted: Wanted, record: StartRecord) -> VirtualMachine:
+    def _bring_up(self, wanted: Wanted, record: StartRecord) -> ManagedMachine:
         config, host = wanted.config, self._host(wanted)
         launch = partial(self._launcher.launch, config, host, wanted.kind)
         if config.scope != "run" or not wanted.shared:
             return launch()
 
-        def join(directory: VmDirectory) -> VirtualMachine:
+        def join(directory: VmDirectory) -> ManagedMachine:
             return self._launcher.join(directory, config, host)
 
         return self._shared.obtain(config, record, self._lock_timeout(config), launch, join)
@@ -287,12 +288,7 @@ class Manager:
         dropped = set(map(id, ending))
         with self._guard:
             self._lives = [live for live in self._lives if id(live) not in dropped]
-        errors = at_once([partial(self._end, live) for live in ending], self._threads)
+        errors = at_once([live.vm.close for live in ending], self._threads)
         for error in errors:
             if error is not None:
                 raise error
-
-    def _end(self, live: Live) -> None:
-        with suppress(MaqetError):
-            self._launcher.listener.stopping(live.vm)
-        live.vm.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -40,7 +41,25 @@ class Listener(Protocol):
         """Something takes a while: one line to show."""
 
 
-class HandStarted(VirtualMachine):
+class ManagedMachine(VirtualMachine):
+    """A VM whose end its manager hears of, whoever closes it."""
+
+    #: Whether it was closed.
+    ended: bool = False
+    #: Called once, before the VM ends; None where nobody wants to know.
+    stopping: Callable[[VirtualMachine], None] | None = None
+
+    def close(self) -> None:
+        """End the VM; idempotent."""
+        try:
+            if not self.ended and self.stopping is not None:
+                self.stopping(self)
+        finally:
+            self.ended = True
+            super().close()
+
+
+class HandStarted(ManagedMachine):
     """A VM that a test started by hand; a `with` block ends it."""
 
     def __enter__(self) -> Self:
@@ -59,17 +78,17 @@ class Launcher:
     listener: Listener
     #: Title and text of what a VM that did not become ready had to show, until somebody reports it.
     evidence: list[tuple[str, str]] = field(default_factory=list)
-    _starting: list[VirtualMachine] = field(default_factory=list)
+    _starting: list[ManagedMachine] = field(default_factory=list)
     _guard: threading.RLock = field(default_factory=threading.RLock)
 
     def launch(
-        self, config: VmConfig, host: Host, kind: type[VirtualMachine] = VirtualMachine
-    ) -> VirtualMachine:
+        self, config: VmConfig, host: Host, kind: type[ManagedMachine] = ManagedMachine
+    ) -> ManagedMachine:
         """Boot a VM and wait until it is ready; a `run`-scoped one outlives its handle.
 
         Raises StartError, WaitTimeout, GuestPanic or QemuDied; nothing but its evidence is left then.
         """
-        vm: VirtualMachine | None = None
+        vm: ManagedMachine | None = None
         try:
             vm = self._begin(config, host, kind)
             vm.wait_ready()
@@ -81,13 +100,15 @@ class Launcher:
             self._starting = [other for other in self._starting if other is not vm]
         with self._guard:
             self.listener.ready(vm)
+        if config.scope != "run":
+            vm.stopping = self.listener.stopping
         return vm
 
-    def join(self, directory: VmDirectory, config: VmConfig, host: Host) -> VirtualMachine:
+    def join(self, directory: VmDirectory, config: VmConfig, host: Host) -> ManagedMachine:
         """A handle on a VM that another process started; raises StartError or QemuDied when it is gone."""
         loop = lease_loop()
         try:
-            vm = VirtualMachine(config, host, joined_life(config, directory, loop), owned=False)
+            vm = ManagedMachine(config, host, joined_life(config, directory, loop), owned=False)
         finally:
             release_loop(loop)
         vm.set_mark()
@@ -99,7 +120,7 @@ class Launcher:
             with suppress(MaqetError, OSError):
                 vm.life.process.kill()
 
-    def _begin(self, config: VmConfig, host: Host, kind: type[VirtualMachine]) -> VirtualMachine:
+    def _begin(self, config: VmConfig, host: Host, kind: type[ManagedMachine]) -> ManagedMachine:
         loop = lease_loop()
         try:
             vm = kind(config, host, new_life(config, host, loop), owned=config.scope != "run")

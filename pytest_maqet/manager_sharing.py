@@ -17,7 +17,7 @@ from pathlib import Path
 from pytest_maqet.config import VmConfig
 from pytest_maqet.errors import MaqetError
 from pytest_maqet.machine import VirtualMachine
-from pytest_maqet.manager_launch import end_for_all, rejoin
+from pytest_maqet.manager_launch import ManagedMachine, end_for_all, rejoin
 from pytest_maqet.manager_records import StartRecord
 from pytest_maqet.runs.locks import held_lock
 from pytest_maqet.runs.process import QemuProcess
@@ -42,9 +42,9 @@ class SharedVms:
         config: VmConfig,
         record: StartRecord,
         lock_timeout: float,
-        launch: Callable[[], VirtualMachine],
-        join: Callable[[VmDirectory], VirtualMachine],
-    ) -> VirtualMachine:
+        launch: Callable[[], ManagedMachine],
+        join: Callable[[VmDirectory], ManagedMachine],
+    ) -> ManagedMachine:
         """Join the VM if it runs, else launch and publish it.
 
         Raises LockTimeout naming the holder when another worker's start takes longer than `lock_timeout`

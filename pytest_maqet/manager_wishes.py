@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pytest_maqet.config import VmConfig
-from pytest_maqet.machine import VirtualMachine
+from pytest_maqet.manager_launch import ManagedMachine
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ BY_HAND = Scope("session", "started by hand")
 class Live:
     """A VM that is alive, and what is known of its use."""
 
-    vm: VirtualMachine
+    vm: ManagedMachine
     config: VmConfig
     scope: Scope
     #: May it be given to others of its scope that want the same? Not what a factory made.
@@ -51,7 +51,7 @@ class Wanted:
     shared: bool = True
     overrides: Mapping[str, Any] = field(default_factory=dict)
     fixture_values: Mapping[str, Any] = field(default_factory=dict)
-    kind: type[VirtualMachine] = VirtualMachine
+    kind: type[ManagedMachine] = ManagedMachine
 
     @property
     def identity(self) -> tuple[Scope, str, str]:

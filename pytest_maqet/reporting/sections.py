@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_maqet.errors import MaqetError
 from pytest_maqet.reporting.artifacts import made_folder
 from pytest_maqet.reporting.tracebacks import shorten
 from pytest_maqet.session import SESSION
@@ -44,7 +43,7 @@ def _sections(manager: Manager, item: pytest.Item) -> list[tuple[str, str]]:
         if uses(item, live):
             try:
                 sections.extend(live.vm.report_sections())
-            except MaqetError as error:
+            except Exception as error:  # noqa: BLE001 - a report must not be lost for want of an ornament
                 sections.append((f"VM {live.config.name}", f"nothing can be shown: {error}"))
     return sections
 
@@ -57,7 +56,7 @@ def _keep(manager: Manager, item: pytest.Item, report: pytest.TestReport) -> Non
         with suppress(OSError):
             made_folder(item.config.stash[SESSION].settings.artifacts, folder)
         for live in lives:
-            with suppress(MaqetError, OSError):
+            with suppress(Exception):  # as above
                 live.vm.save_artifacts(folder)
     if folder.is_dir():
         manager.ledger.artifacts.append(str(folder))
