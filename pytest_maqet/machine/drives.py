@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from pytest_maqet.config import DEFAULT_DISK_SIZE, BuiltinImage, Storage, VmConfig
 from pytest_maqet.guests.builtin import BuiltinGuest
 from pytest_maqet.qemu.inputs import Drive
@@ -14,11 +16,16 @@ ROOT = "root"
 
 
 def make_drives(
-    config: VmConfig, guest: BuiltinGuest | None, directory: VmDirectory, *, fresh: bool
+    config: VmConfig,
+    guest: BuiltinGuest | None,
+    directory: VmDirectory,
+    *,
+    fresh: bool,
+    report: Callable[[str], None],
 ) -> tuple[Drive, ...]:
     """Every drive of the VM, the image's first; with `fresh`, what is writable is created in `directory`.
 
-    Base images are never opened for writing. Raises StartError for images that cannot be used.
+    Base images are never opened for writing; `report` gets lines of progress of a download. Raises StartError for images that cannot be used.
     """
     drives: list[Drive] = []
     if guest is not None and guest.image is not None:
@@ -26,7 +33,7 @@ def make_drives(
     elif config.image is not None and not isinstance(config.image, BuiltinImage):
         target = directory.disk(ROOT)
         if fresh:
-            create_overlay(resolve_image(config.image), target)
+            create_overlay(resolve_image(config.image, report=report), target)
         drives.append(Drive(ROOT, target))
     drives.extend(_storage_drive(entry, directory, fresh=fresh) for entry in config.storage)
     return tuple(drives)

@@ -81,7 +81,7 @@ def _boot(
     caps = capabilities(binary)
     accel = accelerator.choose(binary, caps, config.accel or host.accel).name
     guest = _builtin(config, host)
-    drives = make_drives(config, guest, directory, fresh=fresh)
+    drives = make_drives(config, guest, directory, fresh=fresh, report=host.report)
     with ExitStack() as stack:
         sockets = _listen(config, guest, directory, host.monitors, stack)
         command_line = build(config, caps, accel, _inputs(config, guest, drives, directory, sockets))
