@@ -14,6 +14,8 @@ from pytest_maqet.guest.serial_port import SerialPort
 
 #: A prompt counts when nothing follows it for this long, in seconds: output may look like one in passing.
 QUIET = 0.03
+#: Seconds in which a prompt may come of its own accord before an empty line asks for one.
+OWN_ACCORD = 1.0
 
 
 class PromptShell:
@@ -57,8 +59,7 @@ class PromptShell:
 
     async def _at_prompt(self, deadline: Deadline) -> None:
         """Make sure that a prompt is waiting; an empty line asks for one."""
-        self._log.read()
-        if self._prompt.search(self._log.tail(1)):
+        if await self._shows_prompt(min(OWN_ACCORD, deadline.remaining / 4)):
             return
         start = self._log.end
         await self._port.type(self._eol.encode())
@@ -67,6 +68,16 @@ class PromptShell:
                 f"{self._port.vm_name}: no prompt /{self._prompt.pattern}/ came within {deadline}; "
                 f"the console shows:\n{self._log.tail(5)}"
             )
+
+    async def _shows_prompt(self, patience: float) -> bool:
+        self._log.read()
+        try:
+            async with asyncio.timeout(patience):
+                while not self._prompt.search(self._log.tail(1)):
+                    await self._port.changed.wait()
+        except TimeoutError:
+            return False
+        return True
 
     async def _exchange(self, command: str, deadline: Deadline) -> str:
         start = self._log.end

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import sys
 
 import pytest
 from serial_rig import SHELLS, serial_rig
@@ -18,21 +19,38 @@ from pytest_maqet.loop import lease_loop, release_loop
 
 #: Something like a boot loader: its own prompt, no status but by a command, carriage return ends a line.
 LOADER = r"""
-status=0
-stty -icrnl eol "$(printf '\r')"
-while printf '=> '; do
-  IFS= read -r -d "$(printf '\r')" line || exit
-  printf '\n'
-  case $line in
-    "echo "*) echo "${line#echo }"; status=0 ;;
-    "status") echo "$status" ;;
-    "noise") printf 'a => b\nc => \nd\n'; status=0 ;;
-    "hang") sleep 60 ;;
-    "") echo "last command again" ;;
-    *) echo "Unknown command '$line'"; status=1 ;;
-  esac
-done
+import os, sys, termios, time
+modes = termios.tcgetattr(0)
+modes[0] &= ~termios.ICRNL
+modes[3] &= ~termios.ICANON
+termios.tcsetattr(0, termios.TCSANOW, modes)
+status = 0
+def say(text):
+    os.write(1, text.encode())
+while True:
+    say("=> ")
+    line = b""
+    while not line.endswith(b"\r"):
+        line += os.read(0, 1)
+    say("\n")
+    line = line[:-1].decode()
+    if line == "status":
+        say(f"{status}\n")
+        continue
+    status = 0
+    if line.startswith("echo "):
+        say(line[5:] + "\n")
+    elif line == "noise":
+        say("a => b\nc => \nd\n")
+    elif line == "hang":
+        time.sleep(60)
+    elif line == "":
+        say("last command again\n")
+    else:
+        say(f"Unknown command '{line}'\n")
+        status = 1
 """
+PROGRAM = [sys.executable, "-c", LOADER]
 
 
 class Owner:
@@ -92,8 +110,7 @@ def console():
 
 @pytest.fixture
 def loader(console):
-    shell = console(["bash", "-c", LOADER]).shell(prompt="=> ", status="status", eol="\r")
-    return shell
+    return console(PROGRAM).shell(prompt="=> ", status="status", eol="\r")
 
 
 def test_typing_expecting_and_reading(console):
@@ -136,7 +153,7 @@ def test_no_empty_line_is_typed_where_a_prompt_waits(loader):
 
 
 def test_a_prompt_that_does_not_come_back(loader):
-    with pytest.raises(CommandTimeout, match="did not come back within 0.5 s after 'hang'"):
+    with pytest.raises(CommandTimeout, match=r"did not come back within 0\.5 s after 'hang'"):
         loader.run("hang", timeout=0.5)
 
 
@@ -153,7 +170,7 @@ def test_several_lines_are_refused(loader, command):
 
 
 def test_a_status_command_that_prints_no_number(console):
-    shell = console(["bash", "-c", LOADER]).shell(prompt="=> ", status="echo fine", eol="\r")
+    shell = console(PROGRAM).shell(prompt="=> ", status="echo fine", eol="\r")
     with pytest.raises(ChannelError, match="printed no number, but 'fine'"):
         shell.run("echo x")
 
