@@ -44,17 +44,17 @@ def require_apt() -> None:
         )
 
 
-def resolve(wanted: Sequence[Wanted]) -> tuple[str, ...]:
-    """The names of all packages to download, sorted.
+def resolve(wanted: Sequence[Wanted], directory: Path) -> tuple[str, ...]:
+    """The names of all packages to download, sorted. `directory` is ours to write in.
 
     Raises `StartError` when a needed one is offered by no repository.
     """
     chosen: set[str] = set()
-    offered = _offered([name for want in wanted for name in want.names])
+    offered = _offered([name for want in wanted for name in want.names], directory)
     for want in wanted:
         root = next((name for name in want.names if name in offered), None)
         if root is not None:
-            _follow(root, re.compile(want.follow), chosen)
+            _follow(root, re.compile(want.follow), chosen, directory)
         elif want.needed:
             raise StartError(
                 f"no package repository of this host offers {' or '.join(want.names)}",
@@ -84,8 +84,8 @@ def download(names: Iterable[str], into: Path, report: Callable[[str], None]) ->
     return tuple(packages)
 
 
-def _offered(names: Sequence[str]) -> set[str]:
-    policy = _run(["apt-cache", "policy", *names], Path("/"), _QUESTION_SECONDS)
+def _offered(names: Sequence[str], directory: Path) -> set[str]:
+    policy = _run(["apt-cache", "policy", *names], directory, _QUESTION_SECONDS)
     offered: set[str] = set()
     name = ""
     for line in policy.splitlines():
@@ -96,22 +96,36 @@ def _offered(names: Sequence[str]) -> set[str]:
     return offered
 
 
-def _follow(root: str, follow: re.Pattern[str], chosen: set[str]) -> None:
+def _follow(root: str, follow: re.Pattern[str], chosen: set[str], directory: Path) -> None:
     level = {root}
     while level:
         chosen |= level
-        text = _run(["apt-cache", "depends", "--important", *sorted(level)], Path("/"), _QUESTION_SECONDS)
+        text = _run(["apt-cache", "depends", "--important", *sorted(level)], directory, _QUESTION_SECONDS)
         level = {name for name in _DEPENDS.findall(text) if follow.match(name)} - chosen
+
+
+def _apt_options(program: str, directory: Path) -> list[str]:
+    if not program.startswith("apt-"):
+        return []
+    cache = directory / "apt"
+    cache.mkdir(exist_ok=True)
+    options = {
+        # Where apt may keep no cache (images of containers say so), each call reads all lists anew: 3 s.
+        "Dir::Cache": str(cache),
+        "Dir::Cache::pkgcache": "pkgcache.bin",
+        "Dir::Cache::srcpkgcache": "srcpkgcache.bin",
+    }
+    if os.geteuid() == 0:
+        # As root, apt would download as the user _apt, who may not write into our directory.
+        options["APT::Sandbox::User"] = "root"
+    return [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
 
 
 def _run(command: list[str], directory: Path, seconds: float) -> str:
     """What `command` prints; it runs in `directory`."""
-    if command[0] == "apt-get" and os.geteuid() == 0:
-        # As root, apt would download as the user _apt, who may not write into our directory.
-        command = [command[0], "-o", "APT::Sandbox::User=root", *command[1:]]
     try:
         done = subprocess.run(
-            command,
+            [command[0], *_apt_options(command[0], directory), *command[1:]],
             cwd=directory,
             stdin=subprocess.DEVNULL,
             capture_output=True,

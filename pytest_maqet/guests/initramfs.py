@@ -1,4 +1,4 @@
-"""Writes the initramfs of builtin:linux: our own few files, busybox, programs and their libraries, modules."""
+"""Writes the initramfs of builtin:linux: our own files, busybox, programs and their libraries, modules."""
 
 from __future__ import annotations
 
@@ -31,12 +31,20 @@ _DIRECTORIES = (
 )
 
 # Loaded in this order before anything is looked for: every VM of ours has these devices.
-_BUSES = ("virtio_pci", "virtio_mmio", "evdev")
+_BUSES = ("virtio_pci", "evdev")
 # Loaded by the guest when it sees such a device, or when a file system or a program asks for one.
 _DRIVERS = (
     *("virtio_blk", "virtio_net", "virtio_console", "virtio_rng", "virtio_balloon", "virtio_scsi"),
-    *("virtio_input", "virtiofs", "9p", "9pnet_virtio", "vmw_vsock_virtio_transport", "vmgenid"),
-    *("sd_mod", "sr_mod", "ahci", "ata_piix", "nvme", "e1000", "e1000e", "button", "evdev", "i6300esb"),
+    *(
+        "virtio_mmio",
+        "virtio_input",
+        "virtiofs",
+        "9p",
+        "9pnet_virtio",
+        "vmw_vsock_virtio_transport",
+        "vmgenid",
+    ),
+    *("sd_mod", "sr_mod", "ahci", "ata_piix", "nvme", "e1000", "e1000e", "button", "i6300esb"),
     *("pvpanic_mmio", "pvpanic_pci", "pvpanic", "qemu_fw_cfg"),
     *("ext4", "vfat", "nls_cp437", "nls_iso8859_1", "nls_ascii", "nls_utf8", "isofs", "squashfs"),
     *("overlay", "fuse", "loop", "af_packet", "tun"),

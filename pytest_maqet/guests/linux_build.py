@@ -18,6 +18,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from pytest_maqet.errors import LockTimeout, StartError
+from pytest_maqet.guests import kernel_image
 from pytest_maqet.guests.initramfs import write_initramfs
 from pytest_maqet.guests.linux_parts import LinuxParts, from_apt
 from pytest_maqet.host_cache import cache_dir
@@ -132,7 +133,8 @@ def _build(
     (work / "parts").mkdir()
     fetched = parts(work / "parts", report)
     report("writing the kernel and the initramfs")
-    shutil.copyfile(fetched.kernel, made / _KERNEL)
+    image = fetched.kernel.read_bytes()
+    (made / _KERNEL).write_bytes(kernel_image.unpacked(image) or image)
     if initrd is not None:
         shutil.copyfile(initrd, made / _INITRD)
     else:

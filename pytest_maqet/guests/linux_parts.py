@@ -48,7 +48,8 @@ def from_apt(directory: Path, report: Callable[[str], None]) -> LinuxParts:
             Wanted(("busybox-static",), follow=r"^$"),
             Wanted(("qemu-guest-agent",)),
             Wanted(("dropbear-bin",), needed=False),
-        )
+        ),
+        directory,
     )
     packages = apt_packages.download(names, directory, report)
     root = directory / "root"

@@ -18,6 +18,8 @@ from pytest_maqet.guests.builtin import BuiltinGuest, builtin_guest
 
 #: How long any single thing may take here, in seconds: TCG on a loaded machine.
 PATIENCE = 60.0
+# The shell asks a terminal where its cursor is.
+_ESCAPE = re.compile(r"\x1b\[6n")
 
 
 class RawMachine:
@@ -60,7 +62,7 @@ class RawMachine:
             except TimeoutError:
                 data = b""
             assert data, f"no {pattern!r} on the console in {timeout} s, only:\n{self.seen}{self._said()}"
-            self.seen += data.decode(errors="replace").replace("\r", "")
+            self.seen = _ESCAPE.sub("", self.seen + data.decode(errors="replace").replace("\r", ""))
         text, self.seen = self.seen[: match.end()], self.seen[match.end() :]
         return text
 

@@ -230,6 +230,5 @@ pm:       dw 0
         times 510 - ($ - $$) db 0
         dw 0xaa55
 
-; One cylinder (16 heads, 63 sectors): SeaBIOS boots from no smaller disk.
-        times 16 * 63 * 512 - ($ - $$) db 0
+; SeaBIOS does not boot from a disk of less than one cylinder (16 heads, 63 sectors); this is more.
         times 0x100000 - ($ - $$) db 0
