@@ -25,7 +25,8 @@ def make_drives(
 ) -> tuple[Drive, ...]:
     """Every drive of the VM, the image's first; with `fresh`, what is writable is created in `directory`.
 
-    Base images are never opened for writing; `report` gets lines of progress of a download. Raises StartError for images that cannot be used.
+    Base images are never opened for writing; `report` gets lines of progress of a download. Raises StartError
+    for images that cannot be used.
     """
     drives: list[Drive] = []
     if guest is not None and guest.image is not None:
