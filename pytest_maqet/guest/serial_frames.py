@@ -23,7 +23,7 @@ _FRAME = re.compile(rb"~mq (([0-9a-f]+) ([a-z])([A-Za-z0-9+/=._ -]*)) (\d+) ~")
 # A message of Linux on its console, with the time that printk puts before it; taken out, what it broke in
 # two is whole again.
 _KERNEL_MESSAGE = re.compile(rb"\[ *\d+\.\d{6}\][^\n]*\n")
-_DATA = re.compile(rb"[A-Za-z0-9+/]{4,}={0,2}\r*\Z")
+_DATA = re.compile(rb"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{4}|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{2}==)\r*\Z")
 
 # Typed calls (which a line editor may have broken at the terminal's width), answers, and fetched data.
 _TRAFFIC = (
