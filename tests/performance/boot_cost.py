@@ -69,7 +69,7 @@ def by_library(guest: str, host: Host, pairs: int) -> Pairs:
 
 
 def by_fixture(guest: str, pairs: int, runs: int) -> tuple[Pairs, float]:
-    """Set-up of tests with a VM against plain QEMU in the same pytest runs; and the median of first set-ups."""
+    """Set-up of tests with a VM against plain QEMU in the same pytest runs; median of the first ones."""
     found = [_pytest(guest, pairs) for _ in range(runs)]
     together = Pairs(
         tuple(time for times in found for time in times["plain"]),

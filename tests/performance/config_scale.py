@@ -17,6 +17,7 @@ from typing import Any
 
 from measuring import Check, Figures
 
+from pytest_maqet.config import Config
 from pytest_maqet.config.documents import checked_document
 from pytest_maqet.config.inheritance import inherited
 from pytest_maqet.config.limits import DEFAULT_LIMITS
@@ -36,8 +37,8 @@ ROUNDS = 2
 MOST_REPEATS = 5
 #: Linear means that what one device costs grows by no more than this factor while their number grows tenfold.
 LINEAR = 1.5
-#: What is measured, in order; `load_config` is all of them together, as the plugin calls it.
-STAGES = ("parse", "merge", "inherit", "resolve", "validate", "load_config", "digest")
+#: What is measured, in order; `load_config` is all of it but the digest, as the plugin calls it.
+STAGES = ("parse", "merge", "inherit", "resolve", "validate", "digest", "load_config", "without gc")
 
 
 def device_lines(count: int, indent: str) -> str:
@@ -110,22 +111,35 @@ def stages(texts: tuple[str, str], directory: Path) -> list[float]:
         resolver = PathResolver(directory)
         return [Preparation(name, problems, resolver).prepared(vm) for name, vm in nodes.items()]
 
+    def load() -> Config:
+        return load_config(files, environ={}, limits=DEFAULT_LIMITS)
+
+    def load_and_digest() -> tuple[float, float]:
+        took, config = _timed(load)
+        return took, _timed(lambda: [vm.key for vm in config.vms.values()])[0]
+
+    whole, digesting = load_and_digest()
+    uncollected, _ = _timed(load, collect=False)
     parsing, documents = _timed(parse)
     merging, tree = _timed(lambda: merged_mapping(documents[0], documents[1]))
     inheriting, nodes = _timed(lambda: inherited(tree, problems))
     resolving, prepared = _timed(prepare)
     validating, _ = _timed(lambda: [VmConfig.model_validate(data) for data in prepared])
-    whole, config = _timed(lambda: load_config(files, environ={}, limits=DEFAULT_LIMITS))
-    digesting, _ = _timed(lambda: [vm.key for vm in config.vms.values()])
     problems.check()
-    return [parsing, merging, inheriting, resolving, validating, whole, digesting]
+    return [parsing, merging, inheriting, resolving, validating, digesting, whole, uncollected]
 
 
-def _timed(work: Callable[[], Any]) -> tuple[float, Any]:
+def _timed(work: Callable[[], Any], *, collect: bool = True) -> tuple[float, Any]:
+    """Seconds for `work`, and its result; with or without Python's garbage collector meanwhile."""
     gc.collect()
-    started = time.perf_counter()
-    result = work()
-    return time.perf_counter() - started, result
+    if not collect:
+        gc.disable()
+    try:
+        started = time.perf_counter()
+        result = work()
+        return time.perf_counter() - started, result
+    finally:
+        gc.enable()
 
 
 def _figures(piece: str, sizes: tuple[int, ...], texts: Callable[[int], tuple[str, str]]) -> Figures:
@@ -143,5 +157,8 @@ def _figures(piece: str, sizes: tuple[int, ...], texts: Callable[[int], tuple[st
                 growth <= LINEAR,
             )
         ],
-        [f"times are for each {piece}; `load_config` is the whole way, as the plugin goes it"],
+        [
+            f"times are for each {piece}; `load_config` is the whole way, as the plugin goes it, and "
+            "`without gc` the same with Python's garbage collector off, whose share grows with what is alive"
+        ],
     )
