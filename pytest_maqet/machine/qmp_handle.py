@@ -88,13 +88,11 @@ class QmpHandle:
             self._vm.call_on_loop(end)
 
     def _spelled(self, command: str, name: str) -> str:
-        # Nearly all of QEMU's argument names have dashes; the few with underscores are in old commands.
         if "_" not in name or command in _UNDERSCORED:
             return name
         return name.replace("_", "-")
 
 
-#: Commands with an underscore in an argument's name (qapi/pragma.json: "member-name-exceptions" and older).
-_UNDERSCORED = frozenset(
-    {"device_add", "netdev_add", "object-add", "query-cpu-definitions", "migrate-set-parameters"}
-)
+#: Commands whose arguments' names are taken as they are: some of them have underscores (query-qmp-schema of
+#: QEMU 7.2; properties of devices and objects, as in virtio-blk's physical_block_size).
+_UNDERSCORED = frozenset({"block_set_io_throttle", "device_add", "netdev_add", "object-add"})
