@@ -84,7 +84,8 @@ def _pytest(guest: str, pairs: int) -> dict[str, list[float]]:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
         paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
         subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--maqet-vm", guest, "boots.py"],
+            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "set_up_times"]
+            + ["--maqet-vm", guest, "boots.py"],
             cwd=SUITE,
             env=inherited
             | {

@@ -1,4 +1,4 @@
-"""Measures the set-up phases of a suite, and puts the tests of a pair beside each other."""
+"""A pytest plugin that measures the set-ups of boot_suite and puts the tests of a pair beside each other."""
 
 from __future__ import annotations
 
