@@ -30,8 +30,11 @@ def pytest_maqet_vm_ready(vm: VirtualMachine) -> None:
     """Every wait of the VM's `ready:` list holds; the VM goes to its test next."""
 
 
-def pytest_maqet_vm_failed(vm: VirtualMachine, error: BaseException) -> None:
-    """A VM did not become ready: `error` says why; the VM is ended after this."""
+def pytest_maqet_vm_failed(vm: VirtualMachine | None, error: BaseException) -> None:
+    """A VM did not become ready: `error` says why; the VM is ended after this.
+
+    `vm` is None where not even QEMU could be started.
+    """
 
 
 def pytest_maqet_vm_stopping(vm: VirtualMachine) -> None:

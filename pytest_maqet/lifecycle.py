@@ -8,6 +8,7 @@ from collections.abc import Generator
 import pytest
 
 from pytest_maqet.collection import check_marker_was_read
+from pytest_maqet.requirements import check_guest
 from pytest_maqet.session import SESSION, attempt
 
 
@@ -24,8 +25,9 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """A test that passed although its guest panicked has not passed, nor has one whose marker did nothing."""
-    result = yield
     session = item.config.stash[SESSION]
+    check_guest(session, item)
+    result = yield
     check_marker_was_read(session, item)
     manager = session.started
     for live in manager.lives if manager is not None else ():

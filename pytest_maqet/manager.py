@@ -22,7 +22,7 @@ from pytest_maqet.manager_launch import HandStarted, Launcher, Listener, Managed
 from pytest_maqet.manager_parallel import at_once
 from pytest_maqet.manager_records import Ledger, Spoiled, StartRecord, merged
 from pytest_maqet.manager_run import RunSide
-from pytest_maqet.manager_sharing import SharedVms
+from pytest_maqet.manager_sharing import SharedVms, start_lock_timeout
 from pytest_maqet.manager_wishes import BY_HAND, Live, Scope, Wanted
 from pytest_maqet.runs.locks import held_lock
 from pytest_maqet.runs.vm_directory import VmDirectory
@@ -58,7 +58,7 @@ class Manager:
         self._launcher = Launcher(listener)
         self._threads = thread_bound(workers)
         self._monitors = workers + 2
-        self._run = RunSide(worker, run_id)
+        self._run = RunSide(worker, run_id, config)
         self._failures = FailureMemory(self._run.directory.path / "failures")
         self._shared = SharedVms(self._run.directory, lambda: f"{worker}, {self.test or 'no test'}")
         self._lives: list[Live] = []
@@ -229,10 +229,9 @@ class Manager:
     def _start(self, wanted: Wanted) -> Live:
         """Start or join one VM, keep the books, and register it."""
         config = wanted.config
+        self._check_memory(config)
         record = self.ledger.begin(config.name, wanted.scope.kind, self.test)
         try:
-            if not self.retrying:
-                self._check_memory(config)
             vm = self._bring_up(wanted, record)
         except BaseException as error:
             self._failed(config, record, error)
@@ -244,6 +243,9 @@ class Manager:
         return live
 
     def _check_memory(self, config: VmConfig) -> None:
+        """A start that failed before fails at once, unless the test is tried again as a whole."""
+        if self.retrying:
+            return
         try:
             self._failures.check(config)
         except MaqetError:
@@ -259,16 +261,19 @@ class Manager:
         def join(directory: VmDirectory) -> ManagedMachine:
             return self._launcher.join(directory, config, host)
 
-        return self._shared.obtain(config, record, self._lock_timeout(config), launch, join)
+        return self._shared.obtain(config, record, start_lock_timeout(config, host), launch, join)
 
     def _replace(self, live: Live) -> None:
+        self._check_memory(live.config)
+        relaunch = partial(self._launcher.relaunch, live.vm)
         record = self.ledger.begin(live.config.name, live.scope.kind, self.test)
         record.how = "replace"
         try:
             if live.config.scope == "run":
-                self._shared.replace(live.config, live.vm, record, self._lock_timeout(live.config))
+                timeout = start_lock_timeout(live.config, live.vm.host)
+                self._shared.replace(live.config, live.vm, record, timeout, relaunch)
             else:
-                live.vm.relaunch()
+                relaunch()
         except BaseException as error:
             self._failed(live.config, record, error)
             raise
@@ -279,9 +284,6 @@ class Manager:
         record.how = "failed"
         record.error = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         self._failures.remember(config, error, test=self.test, worker=self.ledger.worker)
-
-    def _lock_timeout(self, config: VmConfig) -> float:
-        return config.timeouts.lock * (self._settings.timeout_scale or 1.0)
 
     def _drop(self, ending: Sequence[Live]) -> None:
         """Take VMs off the books and end them, at once."""

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from pytest_maqet.config import VmConfig
-from pytest_maqet.errors import MaqetError
+from pytest_maqet.errors import MaqetError, StartError
 from pytest_maqet.loop import lease_loop, release_loop
 from pytest_maqet.machine import VirtualMachine
 from pytest_maqet.machine.host import Host
@@ -79,6 +79,8 @@ class Launcher:
     #: Title and text of what a VM that did not become ready had to show, until somebody reports it.
     evidence: list[tuple[str, str]] = field(default_factory=list)
     _starting: list[ManagedMachine] = field(default_factory=list)
+    #: Counts `abandon`: a start that began before the last one must not go on.
+    _epoch: int = 0
     _guard: threading.RLock = field(default_factory=threading.RLock)
 
     def launch(
@@ -89,10 +91,13 @@ class Launcher:
         Raises StartError, WaitTimeout, GuestPanic or QemuDied; nothing but its evidence is left then.
         """
         vm: ManagedMachine | None = None
+        epoch = self._epoch
         try:
             vm = self._begin(config, host, kind)
+            self._check(epoch, vm)
             vm.wait_ready()
             vm.set_mark()
+            self._check(epoch, vm)
         except BaseException as error:
             self._give_up(vm, error)
             raise
@@ -103,6 +108,20 @@ class Launcher:
         if config.scope != "run":
             vm.stopping = self.listener.stopping
         return vm
+
+    def relaunch(self, vm: ManagedMachine) -> None:
+        """Put a fresh QEMU behind a handle; raises what `launch` raises."""
+        try:
+            end_for_all(vm)
+            vm.relaunch()
+            vm.set_mark()
+        except BaseException as error:
+            with self._guard:
+                self.listener.failed(vm, error)
+            raise
+        with self._guard:
+            self.listener.started(vm)
+            self.listener.ready(vm)
 
     def join(self, directory: VmDirectory, config: VmConfig, host: Host) -> ManagedMachine:
         """A handle on a VM that another process started; raises StartError or QemuDied when it is gone."""
@@ -116,9 +135,14 @@ class Launcher:
 
     def abandon(self) -> None:
         """End every QEMU that is not ready yet: the threads that wait for them end with that."""
+        self._epoch += 1
         for vm in list(self._starting):
             with suppress(MaqetError, OSError):
                 vm.life.process.kill()
+
+    def _check(self, epoch: int, vm: ManagedMachine) -> None:
+        if epoch != self._epoch:
+            raise StartError(f"the start of {vm.name} was interrupted")
 
     def _begin(self, config: VmConfig, host: Host, kind: type[ManagedMachine]) -> ManagedMachine:
         loop = lease_loop()

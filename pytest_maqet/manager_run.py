@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pytest_maqet.config import Config
 from pytest_maqet.manager_sharing import end_shared_vms
 from pytest_maqet.runs.leases import Lease
 from pytest_maqet.runs.run_directory import RunDirectory
@@ -17,11 +18,12 @@ class RunSide:
     this process's own.
     """
 
-    def __init__(self, worker: str, run_id: str | None) -> None:
+    def __init__(self, worker: str, run_id: str | None, config: Config) -> None:
         self.directory = RunDirectory.create(run_id)
         self._own = run_id is None
         self._leases = {"run": self.directory.lease("run"), worker: self.directory.lease(worker)}
         self._worker = worker
+        self._config = config
         if self._own:
             sweep(self.directory.path.parent)
 
@@ -35,7 +37,7 @@ class RunSide:
     def close(self) -> None:
         """End the run, where it is ours, and give up the leases; idempotent."""
         if self._own:
-            end_shared_vms(self.directory)
+            end_shared_vms(self.directory, self._config)
         for lease in self._leases.values():
             lease.close()
         if self._own:

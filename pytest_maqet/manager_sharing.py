@@ -11,14 +11,21 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from pytest_maqet.config import VmConfig
+from pytest_maqet.config import Config, VmConfig
+from pytest_maqet.deadline import Deadline
 from pytest_maqet.errors import MaqetError
-from pytest_maqet.machine import VirtualMachine
-from pytest_maqet.manager_launch import ManagedMachine, end_for_all, rejoin
+from pytest_maqet.loop import lease_loop, release_loop
+from pytest_maqet.machine import VirtualMachine, power
+from pytest_maqet.machine.host import Host
+from pytest_maqet.machine.starting import joined_life
+from pytest_maqet.manager_launch import ManagedMachine, rejoin
 from pytest_maqet.manager_records import StartRecord
+from pytest_maqet.qemu.accelerator import choose
+from pytest_maqet.qemu.binary import find_binary
+from pytest_maqet.qemu.capabilities import capabilities
 from pytest_maqet.runs.locks import held_lock
 from pytest_maqet.runs.process import QemuProcess
 from pytest_maqet.runs.run_directory import RunDirectory
@@ -28,6 +35,16 @@ from pytest_maqet.runs.vm_directory import VmDirectory
 DISMISSAL_SECONDS = 5.0
 
 _PUBLISHED = "shared"
+
+
+def start_lock_timeout(config: VmConfig, host: Host) -> float:
+    """Seconds to wait for a start lock; scaled as the start is that its holder may be at."""
+    try:
+        binary = find_binary(config)
+        accel = choose(binary, capabilities(binary), config.accel or host.accel).name
+    except MaqetError:
+        accel = "tcg"  # the start is going to say what is wrong
+    return config.timeouts.lock * host.scale(accel)
 
 
 class SharedVms:
@@ -64,7 +81,14 @@ class SharedVms:
             self._publish(config, vm)
             return vm
 
-    def replace(self, config: VmConfig, vm: VirtualMachine, record: StartRecord, lock_timeout: float) -> None:
+    def replace(
+        self,
+        config: VmConfig,
+        vm: VirtualMachine,
+        record: StartRecord,
+        lock_timeout: float,
+        relaunch: Callable[[], None],
+    ) -> None:
         """Put a fresh QEMU behind the handle of a VM that was left unusable.
 
         Another worker may have done it already: then the handle turns to that one.
@@ -75,8 +99,7 @@ class SharedVms:
                 rejoin(vm, running)
                 record.how = "join"
                 return
-            end_for_all(vm)
-            vm.relaunch()
+            relaunch()
             self._publish(config, vm)
 
     @contextmanager
@@ -105,20 +128,37 @@ class SharedVms:
         entry = self._entry(config)
         entry.parent.mkdir(mode=0o700, exist_ok=True)
         draft = entry.with_suffix(f".{os.getpid()}")
-        draft.write_text(json.dumps({"directory": str(vm.workdir)}), encoding="utf-8")
+        record = {"directory": str(vm.workdir), "vm": config.name, "teardown": config.teardown}
+        draft.write_text(json.dumps(record), encoding="utf-8")
         draft.replace(entry)
 
 
-def end_shared_vms(run: RunDirectory) -> None:
-    """End every `run`-scoped VM of a run: its last user is gone. Never raises, and takes seconds at most."""
-    for entry in sorted((run.path / _PUBLISHED).glob("*.json")):
-        directory = VmDirectory(Path(json.loads(entry.read_text(encoding="utf-8"))["directory"]))
-        try:
+def end_shared_vms(run: RunDirectory, config: Config) -> None:
+    """End every `run`-scoped VM of a run: its last user is gone. Never raises, and is bounded in time."""
+    for path in sorted((run.path / _PUBLISHED).glob("*.json")):
+        entry = json.loads(path.read_text(encoding="utf-8"))
+        directory = VmDirectory(Path(entry["directory"]))
+        with suppress(MaqetError, OSError, TimeoutError):
+            if entry["teardown"] == "stop" and entry["vm"] in config.vms:
+                _stop(config.vms[entry["vm"]], directory)
+        with suppress(MaqetError, OSError):  # else it has ended by itself
             process = QemuProcess.attach(directory)
-        except (MaqetError, OSError):
-            continue  # it has ended by itself
+            try:
+                process.dismiss(DISMISSAL_SECONDS)
+            finally:
+                process.close()
+        path.unlink(missing_ok=True)
+
+
+def _stop(config: VmConfig, directory: VmDirectory) -> None:
+    """Ask the guest to shut down, and give it the time that `timeouts: stop` says."""
+    loop = lease_loop()
+    try:
+        life = joined_life(config, directory, loop)
         try:
-            process.dismiss(DISMISSAL_SECONDS)
+            loop.run(power.stop(life, Deadline.after(config.timeouts.stop)))
         finally:
-            process.close()
-        entry.unlink(missing_ok=True)
+            loop.run(life.disconnect())
+            life.process.close()
+    finally:
+        release_loop(loop)

@@ -12,7 +12,7 @@ import pytest
 from pytest_maqet.errors import MaqetError
 from pytest_maqet.markers import MARKED_FIXTURES, VERSION, required
 from pytest_maqet.session import MaqetSession
-from pytest_maqet.vm_selection import choice_for
+from pytest_maqet.vm_selection import choice_for, uses
 
 if TYPE_CHECKING:
     from pytest_maqet.config import VmConfig
@@ -32,6 +32,16 @@ def check_host(session: MaqetSession, item: pytest.Item) -> None:
     """Skip the test, before anything is started, where host or QEMU lack what its markers require."""
     for missing in _missing(session, item):
         lack(session, missing)
+
+
+def check_guest(session: MaqetSession, item: pytest.Item) -> None:
+    """As `check_vm`, before the call of a test that has its VM from another fixture than `vm`."""
+    if session.marker_was_read or session.started is None or not required(item, "guest"):
+        return
+    for live in session.started.lives:
+        if uses(item, live):
+            check_vm(session, item, live.vm)
+            return
 
 
 def check_vm(session: MaqetSession, item: pytest.Item, vm: VirtualMachine) -> None:

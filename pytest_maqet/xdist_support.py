@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_maqet.errors import MaqetError
 from pytest_maqet.session import SESSION
 
 if TYPE_CHECKING:
@@ -21,7 +22,10 @@ def pytest_configure_node(node: Any) -> None:
 
     stash = node.config.stash
     if _RUN not in stash:
-        stash[_RUN] = RunSide("controller", None)
+        try:
+            stash[_RUN] = RunSide("controller", None, stash[SESSION].config)
+        except MaqetError as error:  # no safe place for the run's files
+            raise pytest.UsageError(str(error)) from None
     files = [str(path) for path in stash[SESSION].settings.config]
     node.workerinput["maqet"] = {"run_id": stash[_RUN].directory.run_id, "config": files}
 

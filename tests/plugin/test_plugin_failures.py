@@ -30,7 +30,7 @@ def test_a_start_that_failed_is_not_tried_again(suite, workers):
     assert text.count("is not started again") >= 4, (
         "four of six, at least, fail at once with the first one's cause"
     )
-    result.stdout.fnmatch_lines(["*6 VM starts: *failed*not tried again*"])
+    result.stdout.fnmatch_lines(["*VM start*: * failed (*not tried again*"])
     assert not OUR_FRAMES.search(text), "a traceback of ours helps nobody"
     assert suite.left_over() == []
 
@@ -89,11 +89,14 @@ def test_artifacts_of_an_earlier_run_go(suite):
 def test_a_panic_that_no_wait_saw_fails_the_test(suite):
     suite.tests(
         """
+        import time
         import pytest
 
         def test_panic(vm):
             vm.console.send("Kernel panic - not syncing: as a joke\\n")
-            vm.console.expect("as a joke", timeout=10) if False else __import__("time").sleep(1)
+            deadline = time.monotonic() + 10
+            while b"as a joke" not in vm.console_log.read_bytes() and time.monotonic() < deadline:
+                time.sleep(0.02)
 
         @pytest.mark.maqet(fail_on=False)
         def test_off(vm):
