@@ -92,10 +92,18 @@ def recipe() -> str:
 
 def _current(home: Path) -> LinuxGuest | None:
     directory = (home / "current").resolve()
-    kernel, initrd = directory / _KERNEL, directory / _INITRD
-    if not (kernel.is_file() and initrd.is_file() and (directory / _MANIFEST).is_file()):
+    if not _whole(directory):
         return None
-    return LinuxGuest(kernel, initrd, directory.name)
+    return LinuxGuest(directory / _KERNEL, directory / _INITRD, directory.name)
+
+
+def _whole(directory: Path) -> bool:
+    """Whether all files are there, as long as the manifest says: a crash of the host may have cut them."""
+    try:
+        files = json.loads((directory / _MANIFEST).read_text())["files"]
+        return all((directory / name).stat().st_size == file["size"] for name, file in files.items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
 
 
 def _build_locked(
@@ -143,13 +151,14 @@ def _build(
     manifest = {
         "guest": "builtin:linux",
         "origin": fetched.origin,
-        "sha256": {name: _digest(made / name) for name in (_KERNEL, _INITRD)},
+        "files": {name: _described(made / name) for name in (_KERNEL, _INITRD)},
     }
     text = json.dumps(manifest, indent=2) + "\n"
     (made / _MANIFEST).write_text(text)
     identity = hashlib.sha256(text.encode()).hexdigest()[:16]
     target = home / identity
-    if not target.exists():
+    if not _whole(target):
+        shutil.rmtree(target, ignore_errors=True)
         made.rename(target)
     link = work / "link"
     link.symlink_to(identity)
@@ -158,6 +167,6 @@ def _build(
     return LinuxGuest(target / _KERNEL, target / _INITRD, identity)
 
 
-def _digest(path: Path) -> str:
+def _described(path: Path) -> dict[str, str | int]:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return {"size": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import select
 import shutil
 import socket
 import subprocess
@@ -56,13 +57,9 @@ class RawMachine:
         """The console's text up to and including `pattern`; what was waited for is not looked at again."""
         deadline = time.monotonic() + timeout
         while not (match := re.search(pattern, self.seen, re.MULTILINE)):
-            self.serial.settimeout(max(0.01, deadline - time.monotonic()))
-            try:
-                data = self.serial.recv(65536)
-            except TimeoutError:
-                data = b""
-            assert data, f"no {pattern!r} on the console in {timeout} s, only:\n{self.seen}{self._said()}"
-            self.seen = _ESCAPE.sub("", self.seen + data.decode(errors="replace").replace("\r", ""))
+            assert self._pump(deadline), (
+                f"no {pattern!r} on the console in {timeout} s, only:\n{self.seen}{self._said()}"
+            )
         text, self.seen = self.seen[: match.end()], self.seen[match.end() :]
         return text
 
@@ -95,14 +92,28 @@ class RawMachine:
         self._monitor.close()
 
     def _next_message(self) -> dict[str, Any]:
-        self._monitor.settimeout(PATIENCE)
+        deadline = time.monotonic() + PATIENCE
         while b"\n" not in self._unread:
-            data = self._monitor.recv(65536)
-            assert data, f"QEMU closed its monitor{self._said()}"
-            self._unread += data
+            assert self._pump(deadline), f"nothing from QEMU's monitor{self._said()}"
         line, _, self._unread = self._unread.partition(b"\n")
         message: dict[str, Any] = json.loads(line)
         return message
+
+    def _pump(self, deadline: float) -> bool:
+        """Take in what has come, of both: a guest whose console is not read stands still."""
+        readable, _, _ = select.select(
+            [self.serial, self._monitor], [], [], max(0.0, deadline - time.monotonic())
+        )
+        for source in readable:
+            data = source.recv(65536)
+            if not data:
+                return False
+            if source is self._monitor:
+                self._unread += data
+            else:
+                text = self.seen + data.decode(errors="replace").replace("\r", "")
+                self.seen = _ESCAPE.sub("", text)
+        return bool(readable)
 
     def _said(self) -> str:
         if self.process.poll() is None:
