@@ -26,6 +26,7 @@ BANNER = b"guest ready"
 #: A start may take this share of plain QEMU's time, and these seconds, more.
 SHARE, SECONDS = 0.05, 0.050
 SUITE = Path(__file__).parent / "boot_suite"
+PYTEST_ARGUMENTS = ("-q", "-p", "no:cacheprovider", "-p", "set_up_times")
 #: Pairs within one pytest run, and runs, by guest.
 FIXTURE_PAIRS = {"nano": (5, 4), "linux": (3, 2)}
 LIBRARY_PAIRS = {"nano": 12, "linux": 4}
@@ -84,8 +85,7 @@ def _pytest(guest: str, pairs: int) -> dict[str, list[float]]:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
         paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
         subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "set_up_times"]
-            + ["--maqet-vm", guest, "boots.py"],
+            [sys.executable, "-m", "pytest", *PYTEST_ARGUMENTS, "--maqet-vm", guest, "boots.py"],
             cwd=SUITE,
             env=inherited
             | {

@@ -11,6 +11,7 @@ that does nothing else, or at least does the same all the time.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from pathlib import Path
@@ -39,6 +40,7 @@ BENCHMARKS = {
 
 def main() -> int:
     """Measure, print, and write where that is wanted."""
+    keep_byte_code()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -60,6 +62,13 @@ def main() -> int:
         PAGE.write_text(written(PAGE.read_text(), texts))
     print("\n".join(failed), file=sys.stderr)
     return 1 if failed else 0
+
+
+def keep_byte_code() -> None:
+    """Begin again where Python may not keep compiled modules: each import would then pay for compiling."""
+    if sys.dont_write_bytecode:
+        env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+        os.execve(sys.executable, [sys.executable, *sys.argv], env)
 
 
 def written(page: str, texts: dict[str, str]) -> str:
