@@ -21,7 +21,8 @@ BLOCK = 64 * 1024
 _BLOCKS = 64
 
 # $1: the script that sets up the command, $2: how a shell becomes it. Prints the new directory. As the leader
-# of a session, `exec setsid` leaves a child behind and ends (setsid(1)); `&` would have SIGINT ignored.
+# of a session, `exec setsid` leaves a child behind and ends (setsid(1)); `&` would have SIGINT ignored. In
+# parentheses: what the shell around it says of a killed command is not the command's stderr.
 _START = """
 for b in /dev/shm /run /tmp /var/tmp; do
   d=$b/.maqet-$$-$3; mkdir -m 700 "$d" 2>/dev/null && break; d=
@@ -29,7 +30,7 @@ done
 [ "$d" ] || exit 125
 cat >"$d/in"; printf %s "$1" >"$d/job"; echo "$d"
 exec >/dev/null 2>&1 </dev/null
-w='/bin/sh -c "$1" "$0" <"$0/in" >"$0/out" 2>"$0/err"; echo $? >"$0/new"; mv -f "$0/new" "$0/status"'
+w='(exec /bin/sh -c "$1" "$0" <"$0/in" >"$0/out" 2>"$0/err"); echo $? >"$0/new"; mv -f "$0/new" "$0/status"'
 command -v setsid && exec setsid /bin/sh -c "$w" "$d" "$2"
 /bin/sh -c "$w" "$d" "$2" &
 """
