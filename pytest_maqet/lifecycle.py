@@ -55,8 +55,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Everything ends here, after pytest has torn down the last fixtures."""
     maqet = session.config.stash[SESSION]
     maqet.end()
-    if hasattr(session.config, "workeroutput"):
-        session.config.workeroutput["maqet"] = dict(maqet.ledgers)
+    output = getattr(session.config, "workeroutput", None)  # xdist's way back to its controller
+    if output is not None:
+        output["maqet"] = dict(maqet.ledgers)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -93,21 +93,21 @@ class Launcher:
         vm: ManagedMachine | None = None
         epoch = self._epoch
         try:
-            vm = self._begin(config, host, kind)
-            self._check(epoch, vm)
-            vm.wait_ready()
-            vm.set_mark()
-            self._check(epoch, vm)
+            begun = vm = self._begin(config, host, kind)
+            self._check(epoch, begun)
+            begun.wait_ready()
+            begun.set_mark()
+            self._check(epoch, begun)
         except BaseException as error:
             self._give_up(vm, error)
             raise
         finally:
             self._starting = [other for other in self._starting if other is not vm]
         with self._guard:
-            self.listener.ready(vm)
+            self.listener.ready(begun)
         if config.scope != "run":
-            vm.stopping = self.listener.stopping
-        return vm
+            begun.stopping = self.listener.stopping
+        return begun
 
     def relaunch(self, vm: ManagedMachine) -> None:
         """Put a fresh QEMU behind a handle; raises what `launch` raises."""

@@ -41,7 +41,7 @@ class _Client(QMPClient):
     """The library's client, quiet, and deaf to answers that nobody here has asked for."""
 
     @property
-    def logger(self) -> logging.Logger:  # type: ignore[override]
+    def logger(self) -> logging.Logger:
         """The library sets its own, and uses it, while it is constructed."""
         return _silent
 

@@ -103,11 +103,12 @@ class Monitor:
         except TimeoutError:
             raise WaitTimeout(f"QEMU did not answer the QMP command {command!r} within {deadline}") from None
         except ExecuteError as error:
+            said = error.error.error
             raise QMPCommandError(
-                f"QEMU refused the QMP command {command!r}: {error.error.error.desc} ({error.error.error.class_})"
+                f"QEMU refused the QMP command {command!r}: {said.desc} ({said.class_})"
                 + (f"\narguments: {dict(arguments)}" if arguments else ""),
-                error_class=error.error.error.class_,
-                description=error.error.error.desc,
+                error_class=said.class_,
+                description=said.desc,
                 command=command,
                 arguments=arguments,
             ) from None

@@ -52,6 +52,9 @@ def test_listings_work_and_start_nothing(pytester: pytest.Pytester, listing: str
     assert result.ret == 0
     text = result.stdout.str()
     assert "VM starts" not in text, f"{listing} has started VMs:\n{text}"
-    assert {"--fixtures": "VM 'web' (quickstart/maqet.yaml:5)", "--markers": "pytest.mark.maqet", "--setup-plan": "web"}[
-        listing
-    ] in text
+    shown = {
+        "--fixtures": "VM 'web' (quickstart/maqet.yaml:5)",
+        "--markers": "pytest.mark.maqet",
+        "--setup-plan": "web",
+    }
+    assert shown[listing] in text

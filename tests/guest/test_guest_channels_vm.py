@@ -123,7 +123,9 @@ def test_a_talking_kernel_does_not_spoil_the_console(vm):
         deadline = Deadline(120)
         before = shared.log.text().count("a word of the kernel")
         process = await start_process(shared.agent, command(chatter), deadline, "web")
-        outcome = await shared.shell.run(command("head -c 30000 /dev/urandom | tee /proc/self/fd/2"), deadline)
+        outcome = await shared.shell.run(
+            command("head -c 30000 /dev/urandom | tee /proc/self/fd/2"), deadline
+        )
         await process.signal(signal.SIGKILL, deadline)
         await process.wait(deadline)
         await process.forget(deadline)

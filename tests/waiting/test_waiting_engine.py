@@ -18,7 +18,6 @@ from pytest_maqet.waiting.failures import Expectation
 from pytest_maqet.waiting.pushed import ConsoleText, EventCame, GuestPanicked
 from pytest_maqet.waiting.vitals import Vitals
 
-
 PATTERNS = (("panic", r"Kernel panic"), ("oops", r"Oops: \d+"))
 
 
