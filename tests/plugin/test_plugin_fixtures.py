@@ -269,7 +269,7 @@ def test_unittest_classes(suite):
 def test_reserved_names_suggest_another(suite):
     suite.yaml("vms: {cache: {image: builtin:nano}, vm: {image: builtin:nano}, class: {image: builtin:nano}}")
     suite.tests("def test_it(): pass")
-    result = suite.run()
+    result = suite.run_here()
     assert result.ret == 4
     for name in ("cache", "vm", "class"):
         result.stderr.fnmatch_lines([f"*'{name}'*fixture: NAME*"])
@@ -288,7 +288,7 @@ def test_the_list_of_reserved_names_has_all_that_pytest_defines(suite, monkeypat
 
 def test_fixtures_are_documented_with_file_and_line(suite):
     suite.tests("def test_it(): pass")
-    result = suite.run("--fixtures")
+    result = suite.run_here("--fixtures")
     result.stdout.fnmatch_lines(["nano -- *", "*VM 'nano' (maqet.yaml:*)*", "store [[]session scope[]] -- *"])
-    setup = suite.run("--setup-plan")
+    setup = suite.run_here("--setup-plan")
     assert setup.ret == 0

@@ -21,12 +21,13 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("workers", ["-n0", "-n2"])
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(
+    ("fault", "workers"), [*((fault, "-n0") for fault in FAULTS), ("unknown VM", "-n2"), ("unused", "-n2")]
+)
 def test_a_fault_is_a_collection_error(suite, fault, workers):
     source, message = FAULTS[fault]
     suite.tests(f"import pytest\n{source}\n")
-    result = suite.run(workers)
+    result = suite.run_here() if workers == "-n0" else suite.run(workers)
     result.stdout.fnmatch_lines(["*ERROR collecting test_it.py*", message])
     assert "test_it.py::test_it" in result.stdout.str(), "the error does not say which test it is"
     for noise in ("Traceback", "INTERNALERROR", "pytest_maqet/"):
@@ -90,12 +91,12 @@ def test_requirements_skip_or_fail(suite):
         def test_has_all(): pass
         """
     )
-    result = suite.run("-rs")
+    result = suite.run_here("-rs")
     result.assert_outcomes(passed=1, skipped=3)
     result.stdout.fnmatch_lines(
         ["*no program 'no-such-program'*", "*pdp11*", "*QEMU is *not >=99*"], consecutive=False
     )
-    failing = suite.run("--maqet-skips=fail")
+    failing = suite.run_here("--maqet-skips=fail")
     failing.assert_outcomes(
         passed=1, failed=3
     ) if "3 failed" in failing.stdout.str() else failing.assert_outcomes(passed=1, errors=3)
@@ -122,6 +123,6 @@ def test_several_vms_on_the_command_line_parametrise_tests_without_a_marker(suit
 
 def test_collecting_starts_nothing(suite):
     suite.tests("def test_it(vm, store): pass")
-    result = suite.run("--collect-only", "-q")
+    result = suite.run_here("--collect-only", "-q")
     assert result.ret == 0
     assert suite.left_over() == []

@@ -37,7 +37,7 @@ def test_an_option_is_an_ini_key_and_a_variable(suite, monkeypatch, option, valu
         suite.file("pytest.ini", f"[pytest]\nmaqet_{option} = {value}\n")
     else:
         monkeypatch.setenv(f"MAQET_{option.upper()}", value)
-    result = suite.run(*arguments)
+    result = suite.run_here(*arguments)
     assert result.ret == 0, f"{option} by {way} was refused"
     assert shown in result.stdout.str(), f"{option} by {way} did not arrive"
 
@@ -47,7 +47,7 @@ def test_the_command_line_wins_over_the_environment_and_that_over_the_ini_file(s
     suite.file("pytest.ini", "[pytest]\nmaqet_durations = 1\nmaqet_skips = fail\nmaqet_start = boot\n")
     monkeypatch.setenv("MAQET_DURATIONS", "2")
     monkeypatch.setenv("MAQET_SKIPS", "allow")
-    result = suite.run("-s", "--maqet-durations=3")
+    result = suite.run_here("-s", "--maqet-durations=3")
     result.stdout.fnmatch_lines(["*start='boot'*skips='allow'*durations=3*"])
 
 
@@ -73,7 +73,7 @@ def test_the_command_line_wins_over_the_environment_and_that_over_the_ini_file(s
 )
 def test_a_wrong_value_is_one_usage_error(suite, argument, message):
     suite.tests("def test_nothing(): pass")
-    result = suite.run(argument)
+    result = suite.run_here(argument)
     assert result.ret == pytest.ExitCode.USAGE_ERROR, f"{argument}: exit status {result.ret}"
     result.stderr.fnmatch_lines([message])
     assert "Traceback" not in result.stderr.str(), f"{argument} ended in a traceback"
@@ -82,14 +82,14 @@ def test_a_wrong_value_is_one_usage_error(suite, argument, message):
 
 def test_a_default_that_is_said_is_fine(suite):
     suite.tests("def test_nothing(): pass")
-    result = suite.run("--maqet-keep=never", "--maqet-max-memory=auto", "--maqet-start=auto")
+    result = suite.run_here("--maqet-keep=never", "--maqet-max-memory=auto", "--maqet-start=auto")
     assert result.ret == 0, "a default value must not be refused"
 
 
 def test_a_wrong_variable_names_itself(suite, monkeypatch):
     suite.tests("def test_nothing(): pass")
     monkeypatch.setenv("MAQET_ACCEL", "xen")
-    result = suite.run()
+    result = suite.run_here()
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*xen (from the environment variable MAQET_ACCEL)*"])
 
@@ -117,13 +117,13 @@ def test_several_files_are_merged_and_an_ini_path_is_relative_to_the_ini_file(su
             return pytestconfig.stash[SESSION].config.vm
         """
     )
-    suite.run("--rootdir", str(suite.path)).assert_outcomes(passed=1)
+    suite.run_here("--rootdir", str(suite.path)).assert_outcomes(passed=1)
 
 
 def test_settings_without_a_configuration_are_an_error(suite):
     (suite.path / "maqet.yaml").unlink()
     suite.tests("def test_nothing(): pass")
-    result = suite.run("--maqet-vm=web")
+    result = suite.run_here("--maqet-vm=web")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*--maqet-vm*needs a configuration*maqet.yaml*"])
 
