@@ -15,18 +15,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from pytest_maqet.errors import LockTimeout, StartError
 from pytest_maqet.guests import kernel_image
 from pytest_maqet.guests.initramfs import write_initramfs
 from pytest_maqet.guests.linux_parts import LinuxParts, from_apt
 from pytest_maqet.host_cache import cache_dir
+from pytest_maqet.runs.locks import held_lock
 
 #: How long to wait for another process that builds the same guest, in seconds.
 LOCK_SECONDS = 900
 
 _BUILDING = "building-"
+_LOCKED = "the build of builtin:linux"
 _KERNEL, _INITRD, _MANIFEST = "kernel", "initrd", "manifest.json"
 _CURE = (
     "on Debian or Ubuntu run 'apt-get update' as root and try again; on other hosts name the parts: "
@@ -62,21 +62,16 @@ def linux_guest(
     home = cache_dir("guests", f"linux-x86_64-{recipe()}")
     if not force and (guest := _current(home)) is not None:
         return guest
-    lock = FileLock(home / "build.lock", thread_local=False)
+    lock = home / "build.lock"
+    owner = "a build of builtin:linux"
     try:
-        with lock.acquire(timeout=0):
+        with held_lock(lock, timeout=0, what=_LOCKED, owner=owner):
             return _build_locked(home, report, parts, initrd, force=force)
-    except Timeout:
-        report("builtin:linux is being built by another process; waiting for it")
-    try:
-        with lock.acquire(timeout=LOCK_SECONDS, poll_interval=0.1):
-            # Whoever held the lock has just built what was asked for.
-            return _build_locked(home, report, parts, initrd, force=False)
-    except Timeout:
-        raise LockTimeout(
-            f"builtin:linux was not built within {LOCK_SECONDS} s by the process that holds {lock.lock_file}",
-            hint=f"see who has that file open: fuser -v {lock.lock_file}",
-        ) from None
+    except LockTimeout as busy:
+        report(f"builtin:linux is being built by {busy.holder or 'another process'}; waiting for it")
+    with held_lock(lock, timeout=LOCK_SECONDS, what=_LOCKED, owner=owner):
+        # Without `force`, what the other has just built will do.
+        return _build_locked(home, report, parts, initrd, force=force)
 
 
 def recipe() -> str:

@@ -31,7 +31,8 @@ def booted(boot, linux: BuiltinGuest):
         machine.wait("^maqet linux: guest ready\n")
         machine.wait(PROMPT)
         machine.send("stty -echo")
-        machine.wait(r"stty -echo\n" + PROMPT.lstrip("^"))
+        # Typed at the very moment of the prompt, the line's end may not be echoed.
+        machine.wait(r"stty -echo\s*" + PROMPT.lstrip("^"))
         return machine
 
     return start
