@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Generator
+from functools import partial
 
 import pytest
 
 from pytest_maqet.collection import check_marker_was_read
 from pytest_maqet.requirements import check_guest
 from pytest_maqet.session import SESSION, attempt
+from pytest_maqet.vm_selection import uses
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -45,7 +47,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object
     finally:
         manager = item.config.stash[SESSION].started
         if manager is not None:
-            for spoiled in manager.inspect():
+            for spoiled in manager.inspect(partial(uses, item)):
                 text = f"{item.nodeid} left {spoiled.vm} unusable ({spoiled.reason}); it is replaced"
                 item.add_report_section("teardown", "maqet", text)
 

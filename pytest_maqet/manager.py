@@ -19,7 +19,7 @@ from pytest_maqet.machine import VirtualMachine
 from pytest_maqet.machine.host import Host
 from pytest_maqet.manager_failures import FailureMemory
 from pytest_maqet.manager_launch import HandStarted, Launcher, Listener, ManagedMachine
-from pytest_maqet.manager_parallel import at_once
+from pytest_maqet.manager_parallel import at_once, raise_first
 from pytest_maqet.manager_records import Ledger, Spoiled, StartRecord, merged
 from pytest_maqet.manager_run import RunSide
 from pytest_maqet.manager_sharing import SharedVms, start_lock_timeout
@@ -60,7 +60,8 @@ class Manager:
         self._monitors = workers + 2
         self._run = RunSide(worker, run_id, config)
         self._failures = FailureMemory(self._run.directory.path / "failures")
-        self._shared = SharedVms(self._run.directory, lambda: f"{worker}, {self.test or 'no test'}")
+        self._owner: Callable[[], str] = lambda: f"{worker}, {self.test or 'no test'}"
+        self._shared = SharedVms(self._run.directory, self._owner)
         self._lives: list[Live] = []
         self._failed_ahead: dict[tuple[Scope, str, str], BaseException] = {}
         self._guard = threading.RLock()
@@ -106,9 +107,8 @@ class Manager:
     def user_lock(self, name: str, timeout: float) -> AbstractContextManager[Any]:
         """A named lock of the suite's own, across all workers of the run; none of ours has its file."""
         scaled = timeout * (self._settings.timeout_scale or 1.0)
-        owner = f"{self.ledger.worker}, {self.test or 'no test'}"
         path = self._run.directory.lock_path(f"user-{name}")
-        return held_lock(path, timeout=scaled, what=f"vm_start_lock({name!r})", owner=owner)
+        return held_lock(path, timeout=scaled, what=f"vm_start_lock({name!r})", owner=self._owner())
 
     def stats(self) -> dict[str, Any]:
         """What this process has done so far: counts, and one record per start (see `manager_records`)."""
@@ -130,6 +130,7 @@ class Manager:
         elif live.spoiled:
             self._replace(live)
         live.last_test = self.test
+        live.vm.share()
         return live
 
     def acquire_ahead(self, several: Sequence[Wanted]) -> None:
@@ -181,11 +182,12 @@ class Manager:
 
     # -- health --------------------------------------------------------------------------------------------
 
-    def inspect(self) -> list[Spoiled]:
-        """Look at every VM that outlives the current test; those left unusable are noted, and returned."""
+    def inspect(self, used: Callable[[Live], bool]) -> list[Spoiled]:
+        """Look at the VMs that outlive the test which used them; those left unusable are noted."""
         found = []
         for live in self.lives:
-            if live.spoiled:
+            live.vm.unshare()
+            if live.spoiled or not used(live):
                 continue
             live.spoiled = live.vm.health()
             if live.spoiled:
@@ -196,11 +198,12 @@ class Manager:
 
     def replace_spoiled(self, needed: Callable[[Live], bool]) -> None:
         """Put fresh QEMUs behind the handles of unusable VMs, where `needed` says so."""
+        for live in self.lives:
+            if live.config.scope == "run" and needed(live):  # others use it too, and may have broken it
+                live.vm.share()
+                live.spoiled = live.spoiled or live.vm.health()
         spoiled = [live for live in self.lives if live.spoiled and needed(live)]
-        errors = at_once([partial(self._replace, live) for live in spoiled], self._threads)
-        for error in errors:
-            if error is not None:
-                raise error
+        raise_first(at_once([partial(self._replace, live) for live in spoiled], self._threads))
 
     # -- starts and ends -----------------------------------------------------------------------------------
 
@@ -223,6 +226,7 @@ class Manager:
             timeout_scale=self._settings.timeout_scale,
             monitors=self._monitors if config.scope == "run" else 2,
             report=self._launcher.listener.progress,
+            owner=self._owner,
             reconfigure=reconfigure,
         )
 
@@ -290,7 +294,4 @@ class Manager:
         dropped = set(map(id, ending))
         with self._guard:
             self._lives = [live for live in self._lives if id(live) not in dropped]
-        errors = at_once([live.vm.close for live in ending], self._threads)
-        for error in errors:
-            if error is not None:
-                raise error
+        raise_first(at_once([live.vm.close for live in ending], self._threads))

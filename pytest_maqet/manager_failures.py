@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from pytest_maqet.config import VmConfig
@@ -40,15 +41,13 @@ class FailureMemory:
         """Write a failure down, if it is one that would come again; the first one stays."""
         if not lasting(error):
             return
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         record = {"test": test, "worker": worker, "cause": f"{type(error).__name__}: {error}"}
         draft = self._directory / f".{os.getpid()}-{config.key}"
-        draft.write_text(json.dumps(record), encoding="utf-8")
-        try:
+        with suppress(OSError):  # told already, or no room: the failure itself matters more than its record
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            draft.write_text(json.dumps(record), encoding="utf-8")
             os.link(draft, self._file(config))
-        except FileExistsError:
-            pass
-        finally:
+        with suppress(OSError):
             draft.unlink()
 
     def _file(self, config: VmConfig) -> Path:

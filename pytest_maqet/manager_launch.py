@@ -102,7 +102,8 @@ class Launcher:
             self._give_up(vm, error)
             raise
         finally:
-            self._starting = [other for other in self._starting if other is not vm]
+            with self._guard:
+                self._starting = [other for other in self._starting if other is not vm]
         with self._guard:
             self.listener.ready(begun)
         if config.scope != "run":
@@ -150,7 +151,8 @@ class Launcher:
             vm = kind(config, host, new_life(config, host, loop), owned=config.scope != "run")
         finally:
             release_loop(loop)
-        self._starting.append(vm)
+        with self._guard:
+            self._starting.append(vm)
         with self._guard:
             self.listener.started(vm)
         return vm

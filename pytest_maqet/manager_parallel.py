@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 
@@ -65,3 +65,10 @@ def _outcome(task: Callable[[], Any]) -> Exception | None:
     except Exception as error:  # noqa: BLE001 - handed to the caller, whatever it is
         return error
     return None
+
+
+def raise_first(errors: Iterable[BaseException | None]) -> None:
+    """Raise the first error there is."""
+    for error in errors:
+        if error is not None:
+            raise error

@@ -45,7 +45,9 @@ class ConsoleLog:
         return self._end
 
     def read(self) -> None:
-        """Take in what the log has grown by, and say so when there was something."""
+        """Take in what the log has grown by, and say so when there was something; nothing once closed."""
+        if self._fd < 0:
+            return
         grown = False
         while data := os.read(self._fd, _READ):
             grown = True
@@ -86,8 +88,9 @@ class ConsoleLog:
 
     def raw(self, start: int = 0) -> bytes:
         """The bytes of the log from byte `start` on, as the guest sent them."""
-        size = os.fstat(self._fd).st_size
-        return os.pread(self._fd, max(0, size - start), start)
+        with self.path.open("rb") as log:
+            log.seek(start)
+            return log.read()
 
     def close(self) -> None:
         """Close the log file."""

@@ -6,8 +6,8 @@ Tests use `VirtualMachine`, the manager uses this: marks, health, relaunch and c
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,8 +20,8 @@ from pytest_maqet.machine.cursors import Cursors
 from pytest_maqet.machine.host import Host
 from pytest_maqet.machine.life import Life
 from pytest_maqet.machine.removal import remove_tree
+from pytest_maqet.machine.turns import Turns
 from pytest_maqet.machine.waits import Waits
-from pytest_maqet.runs.locks import held_lock
 from pytest_maqet.waiting.engine import Condition, race
 
 T = TypeVar("T")
@@ -40,7 +40,8 @@ class MachineCore:
         self._raw_marks: dict[str, int] = {}
         self._loop = lease_loop()
         self._owned = owned
-        self._exclusive = False
+        door = host.run.lock_path(f"turns-{config.name}-{config.key[:12]}")
+        self._turns = Turns(door, config.name)
         self._closed = False
 
     # -- the loop and the clock ----------------------------------------------------------------------------
@@ -183,7 +184,7 @@ class MachineCore:
 
     def refuse_unless_exclusive(self, call: str) -> None:
         """A VM of scope `run` belongs to all workers: its power is touched by one that holds it alone."""
-        if self.config.scope == "run" and not self._exclusive:
+        if self.config.scope == "run" and not self._turns.alone:
             raise NotSupported(
                 f"{self.config.name} is shared by all workers of this run (`scope: run`): {call}() would hit "
                 "every one of them",
@@ -191,17 +192,21 @@ class MachineCore:
                 "@pytest.mark.maqet(exclusive=True)",
             )
 
-    @contextmanager
-    def hold_exclusively(self, timeout: float) -> Iterator[None]:
+    def hold_exclusively(self, timeout: float) -> AbstractContextManager[None]:
         """See `VirtualMachine.exclusive`."""
-        lock = self.host.run.lock_path(f"exclusive-{self.config.name}-{self.config.key[:16]}")
-        what = f"the VM {self.config.name} for oneself"
-        with held_lock(lock, timeout=timeout, what=what, owner=self.config.name):
-            self._exclusive = True
-            try:
-                yield
-            finally:
-                self._exclusive = False
+        return self._turns.hold_alone(self._scaled(timeout), self.host.owner())
+
+    def share(self) -> None:
+        """A test begins to use the VM: waits while a test of another worker has it alone."""
+        if self.config.scope == "run":
+            self._turns.share(self._scaled(self.config.timeouts.lock), self.host.owner())
+
+    def unshare(self) -> None:
+        """The test is over."""
+        self._turns.leave()
+
+    def _scaled(self, seconds: float) -> float:
+        return seconds * self.host.scale(self.life.facts.accelerator)
 
     def close(self) -> None:
         """End the VM (or, for one that another process started, our use of it) and give everything back.
@@ -214,6 +219,7 @@ class MachineCore:
         try:
             self._end_life()
         finally:
+            self._turns.leave()
             release_loop(self._loop)
 
     def _end_life(self) -> None:

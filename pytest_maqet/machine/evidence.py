@@ -51,8 +51,10 @@ def report_sections(vm: MachineCore) -> list[tuple[str, str]]:
 def save(vm: MachineCore, folder: Path) -> list[Path]:
     """Write everything there is about the VM into `folder` and return the files."""
     folder.mkdir(parents=True, exist_ok=True)
-    name = vm.config.name
     directory = vm.life.directory
+    name = vm.config.name
+    if (folder / f"{name}-command-line.txt").exists():  # of another VM of that name
+        name = directory.path.name
     saved: list[Path] = []
     sources = [(f"{name}-stderr.log", directory.stderr_log)]
     sources += [(f"{name}-console-{key}.log", log.path) for key, log in vm.life.vitals.consoles.items()]

@@ -18,6 +18,11 @@ def _say_nothing(_line: str) -> None:
     """Progress nobody asked for."""
 
 
+def _nobody() -> str:
+    """An owner nobody named."""
+    return ""
+
+
 def _no_overrides(config: VmConfig, overrides: Mapping[str, Any]) -> VmConfig:
     """Used where nothing can resolve overrides; an empty set changes nothing."""
     if overrides:
@@ -31,6 +36,7 @@ class Host:
 
     `lease` is the file whose shared lock keeps the VM alive. `timeout_scale` None means 1, or 8 under TCG.
     `monitors` is the number of QMP monitors each VM gets: one per process that uses it, and one for a person.
+    `owner` says who we are now, for locks ("gw0, test_a.py::test_b").
     """
 
     run: RunDirectory
@@ -40,6 +46,7 @@ class Host:
     timeout_scale: float | None = None
     monitors: int = 2
     report: Callable[[str], None] = _say_nothing
+    owner: Callable[[], str] = _nobody
     reconfigure: Callable[[VmConfig, Mapping[str, Any]], VmConfig] = _no_overrides
 
     def scale(self, accelerator: str) -> float:

@@ -125,6 +125,8 @@ class Life:
 
         Raises NotSupported for a VM without a user network.
         """
+        if not isinstance(guest_port, int) or not 0 < guest_port < 65536:
+            raise ValueError(f"a TCP port is a number from 1 to 65535, not {guest_port!r}")
         found = await self.forwards(deadline)
         if guest_port in found:
             return found[guest_port]
@@ -169,7 +171,7 @@ class Life:
     async def channel(self, deadline: Deadline) -> Channel:
         """The channel that commands take: the first that answered, kept until the VM is reset or ends."""
         async with self._picking:
-            if self._picked is None:
+            if self._picked is None or (self._picked.name == "agent" and self.vitals.agent_gone):
                 self._picked = await pick(self.channels, deadline)
             return self._picked
 
@@ -187,8 +189,32 @@ class Life:
     ) -> CompletedCommand[Any]:
         """Run a command over this channel and no other."""
         started = time.monotonic()
-        outcome = await self.guarded(channel.run(request, deadline), deadline)
+        work = channel.run(request, deadline)
+        if channel.name == "agent":
+            work = self._while_agent_lives(work)
+        outcome = await self.guarded(work, deadline)
         return CompletedCommand.from_outcome(request, outcome, duration=time.monotonic() - started)
+
+    async def _while_agent_lives(self, work: Coroutine[Any, Any, T]) -> T:
+        """End a command at once when the agent closes its port: nobody is left to answer."""
+        task = asyncio.ensure_future(work)
+        gone = asyncio.ensure_future(self._agent_goes())
+        try:
+            await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                return task.result()
+            raise ChannelError(
+                f"{self.config.name}: the guest agent has closed its port while it ran a command",
+                hint="it has ended or the guest goes down; the next command looks for another channel",
+            )
+        finally:
+            task.cancel()
+            gone.cancel()
+            await asyncio.gather(task, gone, return_exceptions=True)
+
+    async def _agent_goes(self) -> None:
+        while not self.vitals.agent_gone:
+            await self.vitals.pulse.wait()
 
     async def spawn(self, request: CommandRequest, deadline: Deadline) -> RemoteProcess:
         """Start a command that goes on in the guest."""

@@ -41,15 +41,15 @@ class EventStream:
     async def _next(self, deadline: Deadline) -> Mapping[str, Any]:
         vitals = self._vm.life.vitals
         try:
-            await race(vitals, self._some(), deadline)
+            return await race(vitals, self._some(), deadline)
         except TimeoutError:
             what = f"a QMP event out of {', '.join(self._names) or 'all'}"
             raise timed_out(vitals, what, "none came", deadline) from None
-        return self._waiting.popleft()
 
-    async def _some(self) -> None:
+    async def _some(self) -> Mapping[str, Any]:
         while not self._waiting:
             await self._pulse.wait()
+        return self._waiting.popleft()
 
 
 class QmpHandle:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,20 @@ from pytest_maqet.runs.exit_status import Exit
 from pytest_maqet.runs.process import QemuProcess
 from pytest_maqet.runs.vm_directory import VmDirectory
 from pytest_maqet.waiting.vitals import Vitals
+
+#: Devices with a screen, by the beginning of their names in QEMU.
+_SCREENS = (
+    "VGA",
+    "secondary-vga",
+    "virtio-gpu",
+    "virtio-vga",
+    "bochs",
+    "ramfb",
+    "qxl",
+    "cirrus",
+    "vmware",
+    "ati",
+)
 
 
 @dataclass(frozen=True)
@@ -71,7 +86,13 @@ def joined_life(config: VmConfig, directory: VmDirectory, loop: LoopThread) -> L
     """
     facts = _record(directory)
     process = QemuProcess.attach(directory)
-    return loop.run(_connected(config, directory, process, facts, Mailbox(), config.timeouts.qmp))
+    life = loop.run(_connected(config, directory, process, facts, Mailbox(), config.timeouts.qmp))
+
+    def quiet(_line: str) -> None:
+        """All was fetched and built when the VM started."""
+
+    life.drives = make_drives(config, _builtin(config, quiet), directory, fresh=False, report=quiet)
+    return life
 
 
 def _boot(
@@ -80,7 +101,7 @@ def _boot(
     binary = find_binary(config)
     caps = capabilities(binary)
     accel = accelerator.choose(binary, caps, config.accel or host.accel).name
-    guest = _builtin(config, host)
+    guest = _builtin(config, host.report)
     drives = make_drives(config, guest, directory, fresh=fresh, report=host.report)
     with ExitStack() as stack:
         sockets = _listen(config, guest, directory, host.monitors, stack)
@@ -164,9 +185,11 @@ def _verdict(
 
 def _has_display(command_line: CommandLine) -> bool:
     """Whether there is a screen to take a picture of."""
-    text = str(command_line)
+    given = pairwise(command_line.arguments)
     return any(
-        word in text for word in ("VGA", "-vga std", "virtio-gpu", "virtio-vga", "bochs-display", "ramfb")
+        (option == "-vga" and value != "none")
+        or (option == "-device" and value.split(",")[0].startswith(_SCREENS))
+        for option, value in given
     )
 
 
@@ -178,10 +201,10 @@ def _console_tail(directory: VmDirectory) -> str:
     return "\n".join(tails)
 
 
-def _builtin(config: VmConfig, host: Host) -> BuiltinGuest | None:
+def _builtin(config: VmConfig, report: Callable[[str], None]) -> BuiltinGuest | None:
     if not isinstance(config.image, BuiltinImage):
         return None
-    return builtin_guest(config.image.name, config.arch, report=host.report)
+    return builtin_guest(config.image.name, config.arch, report=report)
 
 
 def _connect_order(config: VmConfig, guest: BuiltinGuest | None) -> tuple[str, ...]:

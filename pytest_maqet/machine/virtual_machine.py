@@ -240,15 +240,20 @@ class VirtualMachine(MachineCore):
     def exclusive(self, timeout: float | None = None) -> AbstractContextManager[None]:
         """Have a `run`-scoped VM to oneself, across workers; `timeout` as in `timeouts: lock`.
 
-        Power calls on a `run` VM are allowed inside only. Raises LockTimeout naming the holder.
+        Waits until no test of another worker uses the VM, and keeps them waiting meanwhile. Power calls on a
+        `run` VM are allowed inside only. May be nested. Raises LockTimeout naming the holder.
         """
         return self.hold_exclusively(self.config.timeouts.lock if timeout is None else timeout)
 
     def screenshot(self, path: Path | None = None) -> Path:
         """Save the guest's screen as PNG and return the file's path (default: in `artifacts`).
 
-        Raises QMPCommandError for a VM without a display.
+        Raises NotSupported for a VM without a display.
         """
+        if not self.life.facts.has_display:
+            raise NotSupported(
+                f"{self.name} has no display to take a picture of", hint="`vga: std` gives it one"
+            )
         target = path or self.artifacts / f"{self.name}-{time.strftime('%H%M%S')}.png"
         self.qmp.execute("screendump", filename=str(target.absolute()), format="png")
         return target

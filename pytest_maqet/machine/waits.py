@@ -256,7 +256,10 @@ class Waits:
 
     def _event_condition(self, name: str, since: Since, data: Mapping[str, Any]) -> EventCame:
         vitals = self._vm.life.vitals
-        number = {"mark": None, "start": 0, "now": vitals.mailbox.count}[since]
+        known = {"mark": None, "start": 0, "now": vitals.mailbox.count}
+        if since not in known:
+            raise ValueError(f'since must be "mark", "start" or "now", not {since!r}')
+        number = known[since]
         return EventCame(vitals, name, data, number)
 
     def _raw_console(

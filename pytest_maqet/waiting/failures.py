@@ -133,11 +133,7 @@ class FailureWatch:
 
     def died(self, build: Callable[[], QemuDied], *, wanted: bool) -> None:
         """QEMU's process has ended; `wanted` when we asked for it, which is no fault of the test."""
-        failure = Failure(QemuDied, "died", "QEMU died", build, seen=wanted)
-        if wanted:
-            self._current.append(failure)
-            return
-        self.add(failure)
+        self.add(Failure(QemuDied, "died", "QEMU died", build, seen=wanted))
 
     def add(self, failure: Failure) -> None:
         """Keep a failure, and hand it to whoever expects it."""

@@ -12,7 +12,6 @@ import io
 import re
 from collections.abc import Awaitable, Callable
 from typing import Protocol
-from urllib.parse import urlsplit
 
 from pytest_maqet.deadline import Deadline, pauses
 from pytest_maqet.errors import ChannelError, MaqetError, NotSupported
@@ -204,7 +203,7 @@ class HttpAnswers(_Polled):
         super().__init__(deadline)
         self._reach = reach
         self._port = port
-        self._path = path if path.startswith("/") else urlsplit(path).path or "/"
+        self._path = path if path.startswith("/") else f"/{path}"
         self._status = status
         self._answer: HttpAnswer | None = None
 

@@ -17,6 +17,8 @@ from pytest_maqet.runs.exit_status import Exit, read_exit
 from pytest_maqet.runs.process import QemuProcess
 from pytest_maqet.waiting.failures import FailureWatch
 
+#: The id of the guest agent's port on QEMU's command line.
+AGENT_PORT = "agent-port"
 #: How many lines of the console an error shows.
 TAIL_LINES = 15
 
@@ -45,6 +47,8 @@ class Vitals:
         self.end_wanted: str | None = None
         #: QEMU's reason once the guest has powered off, until it is reset
         self.powered_off: str | None = None
+        #: whether the guest agent had opened its port and has closed it since
+        self.agent_gone = False
         self._stderr_log = stderr_log
         self._process: QemuProcess | None = None
         self._watches: list[int] = []
@@ -99,6 +103,8 @@ class Vitals:
             self.powered_off = None
         elif message["event"] == "SHUTDOWN":
             self.powered_off = str(message.get("data", {}).get("reason", "unknown"))
+        elif message["event"] == "VSERPORT_CHANGE" and message.get("data", {}).get("id") == AGENT_PORT:
+            self.agent_gone = not message["data"]["open"]
         for listener in self._listeners:
             listener(message)
         self.pulse.beat()

@@ -79,6 +79,25 @@ def test_expecting_qemus_death(boot):
     assert caught.value.signal == signal.SIGKILL
 
 
+def test_expecting_a_death_of_ones_own_making(boot):
+    vm = boot()
+    with vm.expecting(QemuDied) as caught:
+        vm.kill()
+    assert "vm.kill()" in str(caught.value)
+
+
+def test_a_restart_that_fails_leaves_a_handle_that_can_be_asked(boot):
+    vm = boot()
+    vm.stop()
+    with pytest.raises(MaqetError):
+        vm.boot_again(vm.config.model_copy(update={"binary": "/bin/false"}))
+    vm.set_mark()
+    assert vm.status == "stopped"
+    assert vm.unseen_failure() is None
+    vm.start()
+    assert vm.health() is None
+
+
 def test_expecting_a_console_pattern(boot):
     vm = boot()
     with vm.expecting(fail_on="echo: BUG.*") as caught:
