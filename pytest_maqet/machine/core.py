@@ -172,8 +172,8 @@ class MachineCore:
         self.cursors.mark(self.console_ends())
         self.on_loop(old.disconnect())
         old.process.dismiss(power.QUIT_TIME)
-        self.config = config
         self.life = starting.start_again(old, config, self.host, self._loop)
+        self.config = config
 
     def relaunch(self) -> None:
         """A fresh, pristine QEMU behind the same handle, ready."""
