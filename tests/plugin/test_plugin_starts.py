@@ -47,9 +47,17 @@ def test_one_that_fails_does_not_take_the_others_with_it(suite):
 
 
 def test_a_rerun_of_a_flaky_test_tries_a_failed_start_again(suite):
-    suite.yaml("vms: {flaky: {image: builtin:nano, memory: 16M, ready: [{call: 'conditions:third_time'}]}}")
+    ready = "[{call: 'conditions:on_the_second_start', timeout: 2}]"
+    suite.yaml(f"vms: {{flaky: {{image: builtin:nano, memory: 16M, ready: {ready}}}}}")
     suite.file(
-        "conditions.py", "calls = []\ndef third_time(vm):\n    calls.append(vm)\n    return len(calls) > 2\n"
+        "conditions.py",
+        """
+        pids = set()
+
+        def on_the_second_start(vm):
+            pids.add(vm.pid)
+            return len(pids) > 1
+        """,
     )
     suite.conftest(
         """
@@ -70,7 +78,7 @@ def test_a_rerun_of_a_flaky_test_tries_a_failed_start_again(suite):
         """
     )
     suite.tests("def test_it(flaky, request): assert request.node.execution_count > 1")
-    result = suite.run("--maqet-timeout-scale=0.02")
+    result = suite.run("--maqet-timeout-scale=1")
     result.assert_outcomes(passed=1)
 
 
