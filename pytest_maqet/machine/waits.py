@@ -13,8 +13,9 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pytest_maqet.deadline import Deadline, pauses
-from pytest_maqet.errors import GuestPanic, MaqetError, NotSupported
+from pytest_maqet.errors import GuestPanic, MaqetError
 from pytest_maqet.guest.commands import CompletedCommand
+from pytest_maqet.machine.named_conditions import named_condition
 from pytest_maqet.runs.exit_status import Exit
 from pytest_maqet.waiting.engine import Condition, timed_out, wait_for
 from pytest_maqet.waiting.http_answer import HttpAnswer
@@ -32,9 +33,6 @@ if TYPE_CHECKING:
     from pytest_maqet.machine.core import MachineCore
 
 T = TypeVar("T")
-#: What a plain value stands for, by kind of wait.
-_MAIN_ARGUMENT = {"port": "port", "http": "port", "console": "pattern", "event": "name", "run": "command"}
-
 Since = Literal["mark", "start", "now"]
 
 
@@ -70,7 +68,7 @@ class Waits:
         """
         if raw:
             return self._raw_console(pattern, timeout, since, console)
-        return self._do(self._console_condition(pattern, fail, since, console), self._deadline(timeout))
+        return self._do(self.console_condition(pattern, fail, since, console), self._deadline(timeout))
 
     def event(
         self, name: str, *, timeout: float | None = None, since: Since = "mark", **data: Any
@@ -79,12 +77,12 @@ class Waits:
 
         Events are a mailbox: the oldest match since the mark that no wait has taken, in any order.
         """
-        return self._do(self._event_condition(name, since, data), self._deadline(timeout))
+        return self._do(self.event_condition(name, since, data), self._deadline(timeout))
 
     def status(self, wanted: str, *, timeout: float | None = None) -> str:
         """Wait for a run state of QEMU, such as "running" or "paused" (RunState in QEMU's QMP reference)."""
         deadline = self._deadline(timeout)
-        return self._do(self._status_condition(wanted, deadline), deadline)
+        return self._do(self.status_condition(wanted, deadline), deadline)
 
     def port(self, port: int, *, banner: str | None = None, timeout: float | None = None) -> bytes:
         """Wait for a listener on a TCP port of the guest; returns the bytes of its banner if one was read.
@@ -93,7 +91,7 @@ class Waits:
         channel, bytes received through the forwarded port are the proof: a connection proves nothing.
         """
         deadline = self._deadline(timeout)
-        return self._do(self._port_condition(port, banner, deadline), deadline)
+        return self._do(self.port_condition(port, banner, deadline), deadline)
 
     def closed(self, port: int, *, timeout: float | None = None) -> None:
         """Wait until nothing listens on a TCP port of the guest, asked inside it."""
@@ -170,77 +168,32 @@ class Waits:
         """
         deadline = self._deadline(timeout)
         wanted = [*conditions, *({kind: value} for kind, value in named.items())]
-        made = [
-            self._condition(kind, value, deadline) for mapping in wanted for kind, value in mapping.items()
-        ]
+        for one in wanted:
+            if not isinstance(one, Mapping):
+                raise TypeError(f"wait.all takes conditions as in `ready:`, not {one!r}; see wait.until")
+        made = [self.make(kind, value, deadline) for one in wanted for kind, value in one.items()]
         return self._vm.wait_all(made, deadline)
 
     # -- making conditions ---------------------------------------------------------------------------------
 
     def make(self, kind: str, arguments: Any, deadline: Deadline) -> Condition[Any]:
-        """The condition of one entry of `ready:`; NotSupported for a kind that there is not yet."""
-        return self._condition(kind, arguments, deadline)
+        """The condition of one entry of `ready:` or of `wait.all`; see `named_conditions`."""
+        return named_condition(self, self._vm, kind, arguments, deadline)
 
-    def _condition(self, kind: str, value: Any, deadline: Deadline) -> Condition[Any]:
-        main = _MAIN_ARGUMENT.get(kind, "value")
-        arguments: dict[str, Any] = dict(value) if isinstance(value, Mapping) else {main: value}
-        maker = {
-            "console": self._make_console,
-            "event": self._make_event,
-            "status": self._make_status,
-            "port": self._make_port,
-            "http": self._make_http,
-            "run": self._make_run,
-            "agent": self._make_agent,
-        }.get(kind)
-        if maker is None:
-            raise NotSupported(f"{self._vm.config.name}: there is no condition {kind!r} to wait for yet")
-        return maker(arguments, deadline)
-
-    def _make_console(self, arguments: dict[str, Any], _deadline: Deadline) -> Condition[Any]:
-        return self._console_condition(
-            arguments["pattern"],
-            arguments.get("fail"),
-            arguments.get("since", "mark"),
-            arguments.get("console"),
-        )
-
-    def _make_event(self, arguments: dict[str, Any], _deadline: Deadline) -> Condition[Any]:
-        data = {key: value for key, value in arguments.items() if key not in ("name", "data")}
-        return self._event_condition(arguments["name"], "mark", {**data, **(arguments.get("data") or {})})
-
-    def _make_status(self, arguments: dict[str, Any], deadline: Deadline) -> Condition[Any]:
-        return self._status_condition(arguments["value"], deadline)
-
-    def _make_port(self, arguments: dict[str, Any], deadline: Deadline) -> Condition[Any]:
-        return self._port_condition(int(arguments["port"]), arguments.get("banner"), deadline)
-
-    def _make_http(self, arguments: dict[str, Any], deadline: Deadline) -> Condition[Any]:
-        return HttpAnswers(
-            self._vm.life,
-            int(arguments["port"]),
-            deadline,
-            path=arguments.get("path") or "/",
-            status=int(arguments.get("status") or 200),
-        )
-
-    def _make_run(self, arguments: dict[str, Any], deadline: Deadline) -> Condition[Any]:
-        return CommandStatus(self._vm.life, arguments["command"], deadline, wanted=True)
-
-    def _make_agent(self, _arguments: dict[str, Any], deadline: Deadline) -> Condition[Any]:
-        return AgentAnswers(self._vm.life, deadline)
-
-    def _status_condition(self, wanted: str, deadline: Deadline) -> StatusIs:
+    def status_condition(self, wanted: str, deadline: Deadline) -> StatusIs:
+        """A run state of QEMU."""
         life = self._vm.life
         return StatusIs(life.vitals, wanted, lambda: life.run_state(deadline))
 
-    def _port_condition(self, port: int, banner: str | None, deadline: Deadline) -> PortOpen:
+    def port_condition(self, port: int, banner: str | None, deadline: Deadline) -> PortOpen:
+        """A listener in the guest, or its banner."""
         compiled = re.compile(banner.encode(), re.MULTILINE) if banner else None
         return PortOpen(self._vm.life, port, deadline, banner=compiled)
 
-    def _console_condition(
+    def console_condition(
         self, pattern: str, fail: str | None, since: Since, console: str | None
     ) -> ConsoleText:
+        """Text on a console, with this thread's cursor."""
         vitals = self._vm.life.vitals
         name = self._vm.console_name(console)
         log = vitals.consoles[name]
@@ -254,7 +207,8 @@ class Waits:
             settled=lambda position: self._vm.cursors.move(name, thread, position),
         )
 
-    def _event_condition(self, name: str, since: Since, data: Mapping[str, Any]) -> EventCame:
+    def event_condition(self, name: str, since: Since, data: Mapping[str, Any]) -> EventCame:
+        """A QMP event."""
         vitals = self._vm.life.vitals
         known = {"mark": None, "start": 0, "now": vitals.mailbox.count}
         if since not in known:

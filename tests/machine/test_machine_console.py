@@ -111,6 +111,27 @@ def test_an_unknown_condition_is_refused(boot):
         boot().wait.all(moonphase="full")
 
 
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"console": {"regex": "x"}}, "takes pattern, fail, console, since, not regex"),
+        ({"port": "http"}, "port as a number, not 'http'"),
+        ({"event": {"data": {}}}, "needs 'name'"),
+    ],
+)
+def test_conditions_take_what_they_take(boot, wrong, words):
+    with pytest.raises(TypeError, match=words):
+        boot().wait.all(wrong)
+
+
+def test_all_knows_every_wait(boot):
+    vm = boot()
+    vm.powerdown()
+    assert vm.wait.all(shutdown=None, event="SHUTDOWN")[0] == "guest-shutdown"
+    with pytest.raises(TypeError, match=r"wait\.until"):
+        vm.wait.all(lambda: True)
+
+
 def test_until_returns_the_true_value_and_tells_the_last_one(boot):
     vm = boot()
     values = iter([0, None, "yes"])
