@@ -1,9 +1,8 @@
 """How long the configuration takes, stage by stage, for many storage devices and for many VMs.
 
-    python tests/performance/config_scale.py
-
-prints microseconds of CPU time per device for each stage and size, and says whether the growth is linear (the
-time per device at the largest size against that at 1,000). Each figure is the best of three.
+CPU time per device for each stage and size, and whether the growth is linear: the time per device at the
+largest size against that at the size before. The sizes are measured in turns, and each figure is the best of
+its rounds.
 """
 
 from __future__ import annotations
@@ -78,7 +77,7 @@ def measure_vms() -> Figures:
 
 
 def time_per_piece(sizes: tuple[int, ...], texts: Callable[[int], tuple[str, str]]) -> dict[int, list[float]]:
-    """Seconds per device or VM for each size and stage."""
+    """Seconds of CPU time per device or VM for each size and stage."""
     best: dict[int, list[float]] = {}
     for _ in range(ROUNDS):
         for size in sizes:
@@ -90,7 +89,7 @@ def time_per_piece(sizes: tuple[int, ...], texts: Callable[[int], tuple[str, str
 
 
 def stages(texts: tuple[str, str], directory: Path) -> list[float]:
-    """Seconds for each of `STAGES`."""
+    """Seconds of CPU time for each of `STAGES`."""
     files = [directory / "maqet.yaml", directory / "ci.yaml"]
     for file, text in zip(files, texts, strict=True):
         file.write_text(text)
@@ -130,14 +129,14 @@ def stages(texts: tuple[str, str], directory: Path) -> list[float]:
 
 
 def _timed(work: Callable[[], Any], *, collect: bool = True) -> tuple[float, Any]:
-    """Seconds for `work`, and its result; with or without Python's garbage collector meanwhile."""
+    """Seconds of CPU time for `work`, and its result; with or without Python's garbage collector."""
     gc.collect()
     if not collect:
         gc.disable()
     try:
-        started = time.perf_counter()
+        started = time.process_time()
         result = work()
-        return time.perf_counter() - started, result
+        return time.process_time() - started, result
     finally:
         gc.enable()
 
@@ -158,7 +157,7 @@ def _figures(piece: str, sizes: tuple[int, ...], texts: Callable[[int], tuple[st
             )
         ],
         [
-            f"times are for each {piece}; `load_config` is the whole way, as the plugin goes it, and "
+            f"CPU times for each {piece}; `load_config` is the whole way, as the plugin goes it, and "
             "`without gc` the same with Python's garbage collector off, whose share grows with what is alive"
         ],
     )
