@@ -42,10 +42,11 @@ def measure() -> Figures:
         for way, result in (("fixture", found), ("`machine.launch`", library[guest])):
             rows.append(_row(guest, way, result))
             checks.append(_check(guest, way, result))
-        remarks.append(
-            f"builtin:{guest}: the first VM of a pytest run also pays for imports: "
-            f"{milliseconds(first - found.ours_median)} more than a later one (runs: {runs})"
-        )
+        if runs > 1:
+            remarks.append(
+                f"builtin:{guest}: the first VM of a pytest run also pays for imports: "
+                f"{milliseconds(first - found.ours_median)} more than a later one (median of {runs} runs)"
+            )
     return Figures(
         ("guest", "way", "plain QEMU", "ours", "ours / plain", "ours - plain", "pairs"), rows, checks, remarks
     )
