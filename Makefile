@@ -4,7 +4,9 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
-SYSTEM_PACKAGES = qemu-system-x86 qemu-utils nasm
+SYSTEM_PACKAGES = qemu-system-x86 qemu-utils
+# What the tests compare with: an assembler, other shells, the guest agent on the host, archivers.
+TEST_PACKAGES = nasm busybox qemu-guest-agent cpio lz4 zstd procps
 
 .PHONY: help setup demo test lint check tests bench guest clean
 
@@ -38,6 +40,7 @@ lint: setup
 	$(BIN)/lint-imports
 
 tests: guest
+	scripts/system-packages $(TEST_PACKAGES)
 	$(BIN)/python -m pytest -n auto
 
 bench: guest

@@ -106,9 +106,8 @@ class EventCame:
     With `since` None the oldest one that no wait has taken since the mark, else the oldest from that number.
     """
 
-    tolerates: tuple[type[MaqetError], ...] = ()
-
     def __init__(self, vitals: Vitals, name: str, data: Mapping[str, Any], since: int | None = None) -> None:
+        self.tolerates: tuple[type[MaqetError], ...] = (GuestPanic,) if name == "GUEST_PANICKED" else ()
         self._vitals = vitals
         self._name = name
         self._data = data
