@@ -15,16 +15,20 @@ size() { wc -c <"$1" | tr -d ' '; }
 # How the command ended, with both outputs when they are short.
 report() {
   read -r status <"$d/status"
-  o=$(size "$d/out") e=$(size "$d/err") x= y=
-  if [ "$o" -le 1500 ] && [ "$e" -le 1500 ]; then
-    [ "$o" = 0 ] || x=$(base64 <"$d/out")
-    [ "$e" = 0 ] || y=$(base64 <"$d/err")
+  o=0 e=0 x= y=
+  if [ -s "$d/out" ] || [ -s "$d/err" ]; then
+    set -- $(wc -c "$d/out" "$d/err")
+    o=$1 e=$3
+    if [ "$o" -le 1500 ] && [ "$e" -le 1500 ]; then
+      [ "$o" = 0 ] || x=$(base64 <"$d/out")
+      [ "$e" = 0 ] || y=$(base64 <"$d/err")
+    fi
   fi
   say e "$status" "$o" "$e" . $x . $y
 }
 
 state() {
-  if [ -f "$d/status" ]; then report
+  if [ -s "$d/status" ]; then report
   elif [ -f "$d/pid" ]; then say w
   else say u
   fi
@@ -32,7 +36,6 @@ state() {
 
 # The command in the background, so that the console is free; its end is told when it comes.
 launch() {
-  mkdir "$d/launched" 2>/dev/null || { state; return; }
   in=/dev/null
   [ -f "$d/in" ] && in=$d/in
   # Without job control a background command would ignore SIGINT and SIGQUIT for ever.
@@ -44,8 +47,7 @@ BECOME_COMMAND'
     trap : HUP INT TERM
     # In parentheses: what this shell says of a killed command is not the command's stderr.
     (exec /bin/sh -c "$become" "$d" <"$in" >"$d/out" 2>"$d/err")
-    echo $? >"$d/status.new"
-    mv -f "$d/status.new" "$d/status"
+    echo $? >"$d/status"
     report
   ) </dev/null 2>/dev/null &
 }
@@ -87,7 +89,7 @@ r)
   fi
   for old; do rm -rf "${b:?}/$old"; done
   ;;
-x) launch ;;
+x) if mkdir "$d/launched" 2>/dev/null; then launch; else state; fi ;;
 s) state ;;
 u) receive "$1" "$2" ;;
 v) say f "$(size "$0")" ;;

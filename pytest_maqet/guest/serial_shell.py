@@ -31,6 +31,8 @@ FIRST_QUESTION = 1.0
 LAST_QUESTION = 20.0
 #: So many questions without any answer, and the shell is looked for anew.
 _UNANSWERED = 2
+#: Ended commands leave small files in the guest; so many are deleted at once, along with the next command.
+_DELETED_TOGETHER = 8
 
 
 class SerialShell:
@@ -92,7 +94,9 @@ class SerialShell:
         self._link.forget()
 
     def _take_done(self) -> list[str]:
-        taken, self._done = self._done[:8], self._done[8:]
+        if len(self._done) < _DELETED_TOGETHER:
+            return []
+        taken, self._done = self._done[:_DELETED_TOGETHER], self._done[_DELETED_TOGETHER:]
         return taken
 
     def _later(self, work: Coroutine[Any, Any, object]) -> None:

@@ -12,23 +12,29 @@ from pytest_maqet.guest.commands import CommandRequest
 
 #: Ends the process $1 and its whole session and family with signal $2. Reads /proc/PID/stat: pid (comm)
 #: state ppid pgrp session (proc(5)); the name may hold blanks and parentheses, so it is cut at the last one.
+#: A child may be born between the look and the signal, so KILL looks again until nobody is left.
 END_PROCESSES = r"""
-root=$1 sig=$2 all=" $1 " more=1
-while [ "$more" ]; do
-  more=
-  for f in /proc/[0-9]*/stat; do
-    { read -r line <"$f"; } 2>/dev/null || continue
-    pid=${line%% *}
-    case $all in *" $pid "*) continue;; esac
-    set -- ${line##*) }
-    case $all in *" $2 "*) ;; *) [ "$4" = "$root" ] || continue;; esac
-    all="$all$pid " more=1
+root=$1 sig=$2 round=0
+while [ $round -lt 6 ]; do
+  round=$((round + 1)) all=" $root " more=1 found=
+  while [ "$more" ]; do
+    more=
+    for f in /proc/[0-9]*/stat; do
+      { read -r line <"$f"; } 2>/dev/null || continue
+      pid=${line%% *}
+      case $all in *" $pid "*) continue;; esac
+      set -- ${line##*) }
+      [ "$1" = Z ] && continue
+      case $all in *" $2 "*) ;; *) [ "$4" = "$root" ] || continue;; esac
+      all="$all$pid " more=1 found=1
+    done
   done
+  kill -s "$sig" $all 2>/dev/null
+  [ "$sig" = KILL ] || break
+  [ $round -gt 1 ] && [ -z "$found" ] && break
 done
-kill -s "$sig" $all 2>/dev/null
 exit 0
 """
-
 
 #: The end of every command's script: become the command, as the leader of a new session if possible.
 BECOME_COMMAND = """\
