@@ -21,9 +21,9 @@ from pytest_maqet.guest.agent import AgentChannel
 from pytest_maqet.guest.channel import Channel, pick
 from pytest_maqet.guest.commands import END_GRACE, CommandRequest, CompletedCommand
 from pytest_maqet.guest.remote_process import RemoteProcess, start_process
-from pytest_maqet.guest.serial_line import SerialLine
 from pytest_maqet.guest.serial_port import SerialPort
 from pytest_maqet.guest.serial_shell import SerialShell
+from pytest_maqet.guest.serial_writer import SerialWriter
 from pytest_maqet.machine.monitors import claim_monitor
 from pytest_maqet.qemu.inputs import Drive
 from pytest_maqet.qemu.monitor import Monitor
@@ -63,7 +63,7 @@ class Life:
         self.facts = facts
         self.vitals = vitals
         self.drives: tuple[Drive, ...] = ()
-        self.lines = {name: SerialLine(directory.serial_socket(name)) for name in config.serial}
+        self.lines = {name: SerialWriter(directory.serial_socket(name)) for name in config.serial}
         self.shells = {
             name: SerialShell(log, self.lines[name], vitals.pulse, config.guest, config.name)
             for name, log in vitals.consoles.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,6 +10,9 @@ from typing import Any
 
 from pytest_maqet.errors import GuestPanic, MaqetError, QemuDied
 from pytest_maqet.guest.console_log import ConsoleLog
+
+#: An unfinished line counts as finished after this many seconds without more output.
+SETTLE = 0.02
 
 
 @dataclass
@@ -58,8 +62,13 @@ class FailureWatch:
     """
 
     def __init__(
-        self, vm_name: str, patterns: tuple[tuple[str, str], ...], context: Callable[[], str]
+        self,
+        vm_name: str,
+        patterns: tuple[tuple[str, str], ...],
+        context: Callable[[], str],
+        wake: Callable[[], None],
     ) -> None:
+        self._wake = wake
         self._vm_name = vm_name
         self._patterns = [(name, re.compile(pattern, re.MULTILINE)) for name, pattern in patterns]
         self._context = context
@@ -79,19 +88,37 @@ class FailureWatch:
         """What this console has said so far is not looked at."""
         self._scanned[console] = console.end
 
-    def scan(self, console: ConsoleLog) -> None:
-        """Look for the patterns in what the console said since the last scan, line by line."""
+    def scan(self, console: ConsoleLog, *, settled: bool = False) -> None:
+        """Look for the patterns in what the console said since the last scan, line by line.
+
+        A line that is not finished yet is looked at when it is, or when nothing came for `SETTLE` seconds
+        (`settled`): what the guest says at the line's end belongs to the failure.
+        """
         start = self._scanned.get(console, 0)
         text = console.text(start)
+        unfinished = text.rfind("\n") + 1
+        if unfinished < len(text) and not settled:
+            self._come_back(console)
+            text = text[:unfinished]
         wanted = [*self._patterns, *((e.pattern.pattern, e.pattern) for e in self._expectations if e.pattern)]
         found = [(match.start(), name, match) for name, pattern in wanted if (match := pattern.search(text))]
         for position, name, match in sorted(found, key=lambda hit: hit[:2]):
             line_start = text.rfind("\n", 0, position) + 1
             self._add_console_failure(name, match, console, start + line_start)
-        end_of_line = text.rfind("\n") + 1
-        if found:  # what was found is not found again on the same unfinished line
-            end_of_line = max(end_of_line, *(match.end() for _, _, match in found))
-        self._scanned[console] = start + end_of_line
+        self._scanned[console] = start + (len(text) if found else unfinished)
+
+    def _come_back(self, console: ConsoleLog) -> None:
+        """Look again when the console has been quiet for a moment."""
+        end = console.end
+
+        def look() -> None:
+            if console.end == end:
+                before = len(self._current)
+                self.scan(console, settled=True)
+                if len(self._current) != before:
+                    self._wake()
+
+        asyncio.get_running_loop().call_later(SETTLE, look)
 
     def _add_console_failure(self, name: str, match: re.Match[str], log: ConsoleLog, at: int) -> None:
         if self._known(name):

@@ -11,6 +11,7 @@ from pytest_maqet.deadline import Deadline
 from pytest_maqet.errors import QemuDied
 from pytest_maqet.file_watch import lease_watch, release_watch
 from pytest_maqet.guest.console_log import ConsoleLog
+from pytest_maqet.guest.serial_frames import hide_traffic
 from pytest_maqet.loop import Pulse
 from pytest_maqet.qemu.events import Mailbox
 from pytest_maqet.runs.exit_status import Exit, read_exit
@@ -41,7 +42,7 @@ class Vitals:
         self.pulse = Pulse()
         self.mailbox = mailbox or Mailbox()
         self.consoles = {name: ConsoleLog(path, self._console_grew) for name, path in logs.items()}
-        self.failures = FailureWatch(vm_name, fail_on, self.context)
+        self.failures = FailureWatch(vm_name, fail_on, self.context, self.pulse.beat)
         self.exit: Exit | None = None
         #: set once we ask QEMU to end, with the words for it ("stopped by vm.stop()")
         self.end_wanted: str | None = None
@@ -97,6 +98,8 @@ class Vitals:
         self.mailbox.put(message)
         if message["event"] == "GUEST_PANICKED":
             self.read_consoles()
+            for console in self.consoles.values():
+                self.failures.scan(console, settled=True)
             self.failures.guest_panicked(dict(message.get("data", {})))
         elif message["event"] == "RESET":
             self.failures.guest_reset()
@@ -137,7 +140,8 @@ class Vitals:
         """The end of the console and of QEMU's stderr, for the end of an error message."""
         parts = []
         for name, console in self.consoles.items():
-            tail = console.tail(TAIL_LINES)
+            tail = hide_traffic(console.tail(4 * TAIL_LINES))
+            tail = "\n".join(tail.splitlines()[-TAIL_LINES:])
             title = "console" if len(self.consoles) == 1 else f"console {name!r}"
             parts.append(f"{title}, last lines:\n{_indented(tail)}" if tail else f"{title}: nothing yet")
         if said := self.stderr_tail():
@@ -192,6 +196,8 @@ class Vitals:
         if self.exit is None:
             self.exit = Exit(code=None, signal=None, reason="ended together with its keeper")
         self.read_consoles()
+        for console in self.consoles.values():
+            self.failures.scan(console, settled=True)  # nothing more will come
         self.failures.died(self.death, wanted=self.end_wanted is not None)
         self.pulse.beat()
 

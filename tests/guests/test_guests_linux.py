@@ -30,9 +30,12 @@ def booted(boot, linux: BuiltinGuest):
         machine = boot(linux, *(arguments or ("-machine", "q35")))
         machine.wait("^maqet linux: guest ready\n")
         machine.wait(PROMPT)
-        machine.send("stty -echo")
-        # Typed at the very moment of the prompt, the line's end may not be echoed.
-        machine.wait(r"stty -echo\s*" + PROMPT.lstrip("^"))
+        # What is typed at the very moment of the prompt may lose a character to the shell's question for the
+        # cursor's place; a line that came through whole is answered.
+        machine.send("")
+        machine.wait(PROMPT)
+        machine.send("stty -echo; echo quiet=$?")
+        machine.wait(r"^quiet=0\n[\s\S]*" + PROMPT.lstrip("^"))
         return machine
 
     return start
