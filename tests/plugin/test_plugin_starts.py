@@ -66,7 +66,7 @@ def test_a_rerun_of_a_flaky_test_tries_a_failed_start_again(suite):
 
         @pytest.hookimpl(tryfirst=True)
         def pytest_runtest_protocol(item, nextitem):
-            from _pytest.runner import runtestprotocol
+            from _pytest.runner import runtestprotocol  # as plugins that rerun tests do: no public way
             item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
             for item.execution_count in (1, 2, 3, 4):
                 reports = runtestprotocol(item, nextitem=nextitem, log=False)
