@@ -16,7 +16,7 @@ from pytest_maqet.session import MaqetSession, session_of
 
 if TYPE_CHECKING:
     from pytest_maqet.machine import VirtualMachine
-    from pytest_maqet.manager import Manager
+    from pytest_maqet.management.manager import Manager
 
 
 def _configured_session(request: pytest.FixtureRequest) -> MaqetSession:

@@ -17,8 +17,8 @@ from pytest_maqet.markers import SCOPES, Choice
 
 if TYPE_CHECKING:
     from pytest_maqet.config import Config, VmConfig
-    from pytest_maqet.manager import Manager
-    from pytest_maqet.manager_wishes import Scope
+    from pytest_maqet.management.manager import Manager
+    from pytest_maqet.management.wishes import Scope
     from pytest_maqet.settings import Settings
 
 #: The longest readable part of an artifacts folder's name.
@@ -77,7 +77,7 @@ class MaqetSession:
     def manager(self) -> Manager:
         """The manager of this process's VMs, made when the first VM is asked for."""
         if self._manager is None:
-            from pytest_maqet.manager import Manager
+            from pytest_maqet.management.manager import Manager
             from pytest_maqet.reporting.hook_caller import HookCaller
 
             self._manager = Manager(

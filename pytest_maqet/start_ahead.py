@@ -13,7 +13,7 @@ from pytest_maqet.session import MaqetSession
 from pytest_maqet.vm_selection import choice_for, end_with_scope, fixture_names_in, wanted_vm
 
 if TYPE_CHECKING:
-    from pytest_maqet.manager_wishes import Wanted
+    from pytest_maqet.management.wishes import Wanted
 
 
 def start_closure(session: MaqetSession, item: pytest.Item) -> None:

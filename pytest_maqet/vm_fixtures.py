@@ -19,7 +19,7 @@ from pytest_maqet.vm_selection import choice_for, end_with_scope, wanted_vm
 if TYPE_CHECKING:
     from pytest_maqet.config import VmConfig
     from pytest_maqet.machine import VirtualMachine
-    from pytest_maqet.manager_wishes import Wanted
+    from pytest_maqet.management.wishes import Wanted
 
 #: pytest's scope for a fixture that gives a VM of our scope. `package` does not work for a plugin's fixture
 #: (one VM would serve all packages), so it is a module's fixture whose VM is kept with the package.

@@ -12,7 +12,7 @@ from pytest_maqet.markers import Choice, changed, marked
 from pytest_maqet.session import MaqetSession, scope_node
 
 if TYPE_CHECKING:
-    from pytest_maqet.manager_wishes import Live, Wanted
+    from pytest_maqet.management.wishes import Live, Wanted
 
 
 def choice_for(session: MaqetSession, item: pytest.Item, scope: str, parameter: Any = None) -> Choice:
@@ -38,7 +38,7 @@ def wanted_vm(
     shared: bool = True,
 ) -> Wanted:
     """The wish that a complete choice comes to, for one test."""
-    from pytest_maqet.manager_wishes import Scope, Wanted
+    from pytest_maqet.management.wishes import Scope, Wanted
 
     kind = session.scope_of(choice, at_least) if shared else at_least
     scoped = Choice(choice.name, choice.overrides, kind, choice.exclusive, choice.source)

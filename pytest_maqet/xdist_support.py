@@ -10,7 +10,7 @@ from pytest_maqet.errors import MaqetError
 from pytest_maqet.session import SESSION
 
 if TYPE_CHECKING:
-    from pytest_maqet.manager_run import RunSide
+    from pytest_maqet.management.run_side import RunSide
 
 _RUN: pytest.StashKey[RunSide] = pytest.StashKey()
 
@@ -18,7 +18,7 @@ _RUN: pytest.StashKey[RunSide] = pytest.StashKey()
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     """Tell a worker, also one that replaces a crashed one, which run it belongs to."""
-    from pytest_maqet.manager_run import RunSide
+    from pytest_maqet.management.run_side import RunSide
 
     stash = node.config.stash
     if _RUN not in stash:

@@ -15,7 +15,7 @@ from pytest_maqet.session import SESSION
 from pytest_maqet.vm_selection import uses
 
 if TYPE_CHECKING:
-    from pytest_maqet.manager import Manager
+    from pytest_maqet.management.manager import Manager
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pytest_maqet.manager_records import merged
+from pytest_maqet.management.records import merged
 from pytest_maqet.reporting.artifacts import mark_ignored
 from pytest_maqet.session import SESSION
 

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "pytest_maqet"
 TESTS = ROOT / "tests"
 PAGE = ROOT / "docs" / "architecture.md"
-#: How a module of the page's table is written: `errors.py`, `config/`, `manager_*.py`.
+#: How a module of the page's table is written: `errors.py`, `config/`, `cli/`.
 _ROOM = re.compile(r"`([a-z_*]+(?:\.py|/))`")
 
 

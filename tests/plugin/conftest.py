@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-import pytest_maqet.manager  # noqa: F401 - loaded once, for all runs in this process
+import pytest_maqet.management.manager  # noqa: F401 - loaded once, for all runs in this process
 
 #: Two VMs of the smallest guest, which boots in a moment.
 TWO_NANOS = """

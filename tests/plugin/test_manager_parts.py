@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from pytest_maqet.manager_parallel import at_once
-from pytest_maqet.manager_records import Ledger, Spoiled, merged
+from pytest_maqet.management.parallel import at_once
+from pytest_maqet.management.records import Ledger, Spoiled, merged
 from pytest_maqet.session import folder_name
 from pytest_maqet.settings import thread_bound
 

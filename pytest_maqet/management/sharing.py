@@ -21,8 +21,8 @@ from pytest_maqet.loop import lease_loop, release_loop
 from pytest_maqet.machine import VirtualMachine, power
 from pytest_maqet.machine.host import Host
 from pytest_maqet.machine.starting import joined_life
-from pytest_maqet.manager_launch import ManagedMachine, rejoin
-from pytest_maqet.manager_records import StartRecord
+from pytest_maqet.management.launch import ManagedMachine, rejoin
+from pytest_maqet.management.records import StartRecord
 from pytest_maqet.qemu.accelerator import choose
 from pytest_maqet.qemu.binary import find_binary
 from pytest_maqet.qemu.capabilities import capabilities

@@ -17,13 +17,13 @@ from pytest_maqet.config import Config, VmConfig
 from pytest_maqet.errors import MaqetError, NotSupported
 from pytest_maqet.machine import VirtualMachine
 from pytest_maqet.machine.host import Host
-from pytest_maqet.manager_failures import FailureMemory
-from pytest_maqet.manager_launch import HandStarted, Launcher, Listener, ManagedMachine
-from pytest_maqet.manager_parallel import at_once, raise_first
-from pytest_maqet.manager_records import Ledger, Spoiled, StartRecord, merged
-from pytest_maqet.manager_run import RunSide
-from pytest_maqet.manager_sharing import SharedVms, start_lock_timeout
-from pytest_maqet.manager_wishes import BY_HAND, Live, Scope, Wanted
+from pytest_maqet.management.failures import FailureMemory
+from pytest_maqet.management.launch import HandStarted, Launcher, Listener, ManagedMachine
+from pytest_maqet.management.parallel import at_once, raise_first
+from pytest_maqet.management.records import Ledger, Spoiled, StartRecord, merged
+from pytest_maqet.management.run_side import RunSide
+from pytest_maqet.management.sharing import SharedVms, start_lock_timeout
+from pytest_maqet.management.wishes import BY_HAND, Live, Scope, Wanted
 from pytest_maqet.runs.locks import held_lock
 from pytest_maqet.runs.vm_directory import VmDirectory
 from pytest_maqet.settings import Settings, thread_bound
@@ -111,7 +111,7 @@ class Manager:
         return held_lock(path, timeout=scaled, what=f"vm_start_lock({name!r})", owner=self._owner())
 
     def stats(self) -> dict[str, Any]:
-        """What this process has done so far: counts, and one record per start (see `manager_records`)."""
+        """What this process has done so far: counts, and one record per start (see `management.records`)."""
         return merged([self.ledger.export()])
 
     # -- for scopes ----------------------------------------------------------------------------------------

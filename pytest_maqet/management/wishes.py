@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pytest_maqet.config import VmConfig
-from pytest_maqet.manager_launch import ManagedMachine
+from pytest_maqet.management.launch import ManagedMachine
 
 
 @dataclass(frozen=True)

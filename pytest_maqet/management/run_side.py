@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pytest_maqet.config import Config
-from pytest_maqet.manager_sharing import end_shared_vms
+from pytest_maqet.management.sharing import end_shared_vms
 from pytest_maqet.runs.leases import Lease
 from pytest_maqet.runs.run_directory import RunDirectory
 from pytest_maqet.runs.sweep import sweep
