@@ -1,36 +1,32 @@
 """From a configuration to a running QEMU with an open monitor: the one way a VM comes to life.
 
-Three ways in: `new_life` (fresh overlays), `start_again` (the disks as they are), `joined_life` (a VM that
-another process of the run has started). All end with QEMU running and its events being kept.
+Four ways in: `new_life` (fresh overlays), `cloned_life` (memory and disks of a template), `start_again` (the
+disks as they are), `joined_life` (a VM that another process of the run has started). A `Launch` is what they
+have in common.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
-from pytest_maqet.config import BuiltinImage, VmConfig
+from pytest_maqet.config import VmConfig
 from pytest_maqet.deadline import Deadline
-from pytest_maqet.errors import ConfigError, MaqetError, StartError
-from pytest_maqet.guests.builtin import BuiltinGuest, builtin_guest
+from pytest_maqet.errors import ConfigError, GuestPanic, MaqetError, StartError
 from pytest_maqet.loop import LoopThread
 from pytest_maqet.machine.drives import make_drives
 from pytest_maqet.machine.host import Host
 from pytest_maqet.machine.life import Life, LifeFacts
+from pytest_maqet.machine.plan import Plan, embedded_guest, plan_for
 from pytest_maqet.machine.removal import remove_tree
-from pytest_maqet.qemu import accelerator
-from pytest_maqet.qemu.binary import find_binary
-from pytest_maqet.qemu.capabilities import capabilities
-from pytest_maqet.qemu.command_line import CommandLine, build
+from pytest_maqet.machine.sockets import listen
+from pytest_maqet.qemu.command_line import CommandLine
 from pytest_maqet.qemu.events import Mailbox
-from pytest_maqet.qemu.inputs import Drive, Inputs, SerialPort
+from pytest_maqet.qemu.inputs import Drive, Ram
 from pytest_maqet.qemu.start_failure import explain
 from pytest_maqet.runs.exit_status import Exit
 from pytest_maqet.runs.process import QemuProcess
@@ -52,13 +48,89 @@ _SCREENS = (
 )
 
 
-@dataclass(frozen=True)
-class _Sockets:
-    """Listening sockets that QEMU inherits: bound by us, so that nobody has to poll for them."""
+#: What sets a paused QEMU going, once its events are being kept.
+Go = Callable[[Life, Deadline], Awaitable[None]]
 
-    monitors: tuple[int, ...]
-    serial: tuple[SerialPort, ...]
-    agent: int | None
+
+@dataclass(frozen=True)
+class Launch:
+    """One start of a QEMU process: the plan, where, with which disks, and what is special this time.
+
+    `incoming`: it waits for a state instead of booting. `inherited` are descriptors QEMU keeps open.
+    """
+
+    plan: Plan
+    host: Host
+    directory: VmDirectory
+    drives: tuple[Drive, ...]
+    mailbox: Mailbox = field(default_factory=Mailbox)
+    started_by: str = "boot"
+    ram: Ram | None = None
+    incoming: bool = False
+    forwards: bool = True
+    host_ports: Mapping[int, int] = field(default_factory=dict)
+    inherited: tuple[int, ...] = ()
+
+    def run(self, loop: LoopThread, go: Go) -> Life:
+        """Start QEMU, paused, open its monitor, and let `go` set the guest going.
+
+        Events are being kept by then, so that none is lost. Raises StartError with what QEMU said, how it
+        ended, its console and what to do; what `go` raises of itself goes through.
+        """
+        config, directory = self.plan.config, self.directory
+        with ExitStack() as stack:
+            command_line, facts = self._prepared(stack)
+            directory.record_file.write_text(json.dumps(asdict(facts)))
+            process = QemuProcess.launch(
+                command_line.argv, directory, self.host.lease, pass_fds=command_line.fds
+            )
+        time = self.host.scale(self.plan.accelerator) * config.timeouts.qmp
+        try:
+            life = loop.run(self._going(process, facts, go, time))
+        except BaseException as error:
+            ended = process.exit()  # before we end it ourselves: did it die on its own?
+            process.dismiss(2.0)
+            process.close()
+            if isinstance(error, MaqetError) and not isinstance(error, (ConfigError, GuestPanic)):
+                raise _verdict(config, command_line, ended, directory, error) from None
+            raise
+        life.drives = self.drives
+        return life
+
+    async def _going(self, process: QemuProcess, facts: LifeFacts, go: Go, time: float) -> Life:
+        life = await _connected(self.plan.config, self.directory, process, facts, self.mailbox, time)
+        try:
+            await go(life, Deadline.after(time))
+        except BaseException:
+            await life.disconnect()
+            raise
+        return life
+
+    def _prepared(self, stack: ExitStack) -> tuple[CommandLine, LifeFacts]:
+        plan = self.plan
+        monitors = self.host.monitors
+        sockets = listen(
+            self.directory, plan.config.serial, stack, monitors=monitors, agent="agent" in plan.connect
+        )
+        inputs = replace(
+            plan.inputs(self.drives, sockets, self.directory, ram=self.ram),
+            incoming=self.incoming,
+            forwards=self.forwards,
+            host_ports=self.host_ports,
+            inherited=self.inherited,
+        )
+        command_line = plan.command_line(inputs)
+        facts = LifeFacts(
+            command_line=str(command_line),
+            accelerator=plan.accelerator,
+            started_by=self.started_by,
+            monitors=monitors,
+            connect=plan.connect,
+            has_agent=sockets.agent is not None,
+            has_display=_has_display(command_line),
+            default_ready=plan.default_ready,
+        )
+        return command_line, facts
 
 
 def new_life(config: VmConfig, host: Host, loop: LoopThread) -> Life:
@@ -68,7 +140,9 @@ def new_life(config: VmConfig, host: Host, loop: LoopThread) -> Life:
     """
     directory = host.run.new_vm_directory(config.name)
     try:
-        return _boot(config, host, loop, directory, Mailbox(), fresh=True)
+        plan = plan_for(config, host)
+        drives = make_drives(config, plan.guest, directory, fresh=True, report=host.report)
+        return Launch(plan, host, directory, drives).run(loop, _cont)
     except BaseException:
         remove_tree(directory.path)
         raise
@@ -76,7 +150,9 @@ def new_life(config: VmConfig, host: Host, loop: LoopThread) -> Life:
 
 def start_again(old: Life, config: VmConfig, host: Host, loop: LoopThread) -> Life:
     """Boot a stopped VM from its current disks, in its directory; console logs and events go on."""
-    return _boot(config, host, loop, old.directory, old.vitals.mailbox, fresh=False)
+    plan = plan_for(config, host)
+    drives = make_drives(config, plan.guest, old.directory, fresh=False, report=host.report)
+    return Launch(plan, host, old.directory, drives, old.vitals.mailbox).run(loop, _cont)
 
 
 def joined_life(config: VmConfig, directory: VmDirectory, loop: LoopThread) -> Life:
@@ -91,63 +167,13 @@ def joined_life(config: VmConfig, directory: VmDirectory, loop: LoopThread) -> L
     def quiet(_line: str) -> None:
         """All was fetched and built when the VM started."""
 
-    life.drives = make_drives(config, _builtin(config, quiet), directory, fresh=False, report=quiet)
+    guest = embedded_guest(config, quiet)
+    life.drives = make_drives(config, guest, directory, fresh=False, report=quiet)
     return life
 
 
-def _boot(
-    config: VmConfig, host: Host, loop: LoopThread, directory: VmDirectory, mailbox: Mailbox, *, fresh: bool
-) -> Life:
-    binary = find_binary(config)
-    caps = capabilities(binary)
-    accel = accelerator.choose(binary, caps, config.accel or host.accel).name
-    guest = _builtin(config, host.report)
-    drives = make_drives(config, guest, directory, fresh=fresh, report=host.report)
-    with ExitStack() as stack:
-        sockets = _listen(config, guest, directory, host.monitors, stack)
-        command_line = build(config, caps, accel, _inputs(config, guest, drives, directory, sockets))
-        facts = LifeFacts(
-            command_line=str(command_line),
-            accelerator=accel,
-            started_by="boot",
-            monitors=host.monitors,
-            connect=_connect_order(config, guest),
-            has_agent=sockets.agent is not None,
-            has_display=_has_display(command_line),
-            default_ready=guest.ready if guest is not None else None,
-        )
-        directory.record_file.write_text(json.dumps(asdict(facts)))
-        process = QemuProcess.launch(command_line.argv, directory, host.lease, pass_fds=command_line.fds)
-    try:
-        life = loop.run(
-            _running(config, directory, process, facts, mailbox, host.scale(accel) * config.timeouts.qmp)
-        )
-    except BaseException as error:
-        ended = process.exit()  # before we end it ourselves: did it die on its own?
-        process.dismiss(2.0)
-        process.close()
-        if isinstance(error, MaqetError) and not isinstance(error, ConfigError):
-            raise _verdict(config, command_line, ended, directory, error) from None
-        raise
-    life.drives = drives
-    return life
-
-
-async def _running(
-    config: VmConfig,
-    directory: VmDirectory,
-    process: QemuProcess,
-    facts: LifeFacts,
-    mailbox: Mailbox,
-    time: float,
-) -> Life:
-    life = await _connected(config, directory, process, facts, mailbox, time)
-    try:
-        await life.execute("cont", None, Deadline.after(time))
-    except BaseException:
-        await life.disconnect()
-        raise
-    return life
+async def _cont(life: Life, deadline: Deadline) -> None:
+    await life.execute("cont", None, deadline)
 
 
 async def _connected(
@@ -199,71 +225,6 @@ def _console_tail(directory: VmDirectory) -> str:
         with suppress(OSError):
             tails.append(log.read_bytes()[-2000:].decode(errors="replace"))
     return "\n".join(tails)
-
-
-def _builtin(config: VmConfig, report: Callable[[str], None]) -> BuiltinGuest | None:
-    if not isinstance(config.image, BuiltinImage):
-        return None
-    return builtin_guest(config.image.name, config.arch, report=report)
-
-
-def _connect_order(config: VmConfig, guest: BuiltinGuest | None) -> tuple[str, ...]:
-    """The channels in the order to try: those the YAML names, and that a built-in guest has."""
-    if guest is None:
-        return tuple(config.guest.connect)
-    return tuple(name for name in config.guest.connect if name in guest.connect)
-
-
-def _listen(
-    config: VmConfig, guest: BuiltinGuest | None, directory: VmDirectory, monitors: int, stack: ExitStack
-) -> _Sockets:
-    serial = []
-    for name in config.serial:
-        log = directory.serial_log(name)
-        os.close(os.open(log, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
-        serial.append(SerialPort(name, _bound(directory.serial_socket(name), stack), log))
-    agent = None
-    if "agent" in _connect_order(config, guest):
-        agent = _bound(directory.agent_socket, stack)
-    return _Sockets(
-        monitors=tuple(_bound(directory.monitor_socket(number), stack) for number in range(monitors)),
-        serial=tuple(serial),
-        agent=agent,
-    )
-
-
-def _bound(path: Path, stack: ExitStack) -> int:
-    path.unlink(missing_ok=True)
-    listening = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
-    listening.bind(str(path))
-    path.chmod(0o600)
-    listening.listen(16)
-    return listening.fileno()
-
-
-def _inputs(
-    config: VmConfig,
-    guest: BuiltinGuest | None,
-    drives: Sequence[Drive],
-    directory: VmDirectory,
-    sockets: _Sockets,
-) -> Inputs:
-    kernel, initrd, append = config.kernel, config.initrd, config.append
-    if guest is not None and kernel is None:
-        kernel = guest.kernel
-        initrd = initrd or guest.initrd
-        if guest.append:
-            append = f"{guest.append} {append}" if append else guest.append
-    return Inputs(
-        drives=tuple(drives),
-        kernel=kernel,
-        initrd=initrd,
-        append=append,
-        monitors=sockets.monitors,
-        serial=sockets.serial,
-        agent=sockets.agent,
-        pidfile=directory.qemu_pid_file,
-    )
 
 
 def _record(directory: VmDirectory) -> LifeFacts:

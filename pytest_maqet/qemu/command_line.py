@@ -25,7 +25,7 @@ from pytest_maqet.qemu.ports import agent_options, monitor_options, serial_optio
 from pytest_maqet.qemu.quoting import Option, option_text
 
 if TYPE_CHECKING:
-    from pytest_maqet.config import VmConfig
+    from pytest_maqet.config import Network, VmConfig
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def build(config: VmConfig, caps: Capabilities, accelerator: str, inputs: Inputs
     found = board(caps, machine)
     ours = [
         *_process(config, inputs),
-        *machine_options(config, found, machine, accelerator),
+        *machine_options(config, found, machine, accelerator, inputs.ram),
         *boot_options(inputs),
         *screen_options(config, found, inputs),
         *end_actions(),
@@ -111,9 +111,18 @@ def _network(
     return [
         option
         for number, network in enumerate(config.network)
-        for option in user_network(config.name, machine, caps, found, number, network.forward, rom=rom)
+        for option in user_network(
+            config.name, machine, caps, found, number, _host_ports(network, inputs), rom=rom
+        )
         if network.kind == "user"
     ]
+
+
+def _host_ports(network: Network, inputs: Inputs) -> dict[int, int]:
+    """Guest port → host port of a card; 0 lets QEMU pick a free one."""
+    if not inputs.forwards:
+        return {}
+    return {port: inputs.host_ports.get(port, 0) for port in network.forward.values()}
 
 
 def _flat(options: Sequence[Option]) -> tuple[str, ...]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -58,10 +59,25 @@ class SerialPort:
 
 
 @dataclass(frozen=True)
+class Ram:
+    """The file behind the guest's memory, `size` bytes big.
+
+    `shared`: what the guest writes goes into the file, which makes it a template's; else the file is only
+    read, and each page that the guest writes becomes this VM's own.
+    """
+
+    file: Path
+    size: int
+    shared: bool
+
+
+@dataclass(frozen=True)
 class Inputs:
     """All that one start brings: drives, boot files, and listening sockets as descriptors.
 
-    `incoming`: QEMU waits for a migrated state instead of booting.
+    `incoming`: QEMU waits for a migrated state instead of booting. `ram` None is memory without a file.
+    `forwards` false leaves the host's ports out of the network; `host_ports` are those to take for guest
+    ports where it must not be any free one. `inherited` are descriptors that QEMU just keeps open.
     """
 
     drives: tuple[Drive, ...] = ()
@@ -73,9 +89,13 @@ class Inputs:
     agent: int | None = None
     pidfile: Path | None = None
     incoming: bool = False
+    ram: Ram | None = None
+    forwards: bool = True
+    host_ports: Mapping[int, int] = field(default_factory=dict)
+    inherited: tuple[int, ...] = ()
 
     @property
     def fds(self) -> tuple[int, ...]:
         """Every descriptor QEMU must inherit under the same number."""
         agent = () if self.agent is None else (self.agent,)
-        return (*self.monitors, *(port.fd for port in self.serial), *agent)
+        return (*self.monitors, *(port.fd for port in self.serial), *agent, *self.inherited)

@@ -11,13 +11,15 @@ from pytest_maqet.errors import StartError
 from pytest_maqet.qemu.arguments import said_pairs
 from pytest_maqet.qemu.board import Board
 from pytest_maqet.qemu.capabilities import Capabilities
-from pytest_maqet.qemu.inputs import Inputs
+from pytest_maqet.qemu.inputs import Inputs, Ram
 from pytest_maqet.qemu.quoting import Option, Value, option_text, split_option
 
 if TYPE_CHECKING:
     from pytest_maqet.config import VmConfig
 
 _MIB = 1 << 20
+#: The id of the object that is the guest's memory where a file is behind it.
+RAM_ID = "ram"
 #: The machine types to take where the user names none, by target; QEMU's own default where it has one.
 _USUAL = {
     "x86_64": "q35",
@@ -64,14 +66,26 @@ def unknown_machine(name: str, caps: Capabilities, who: str) -> StartError:
     )
 
 
-def machine_options(config: VmConfig, found: Board, machine: str, accelerator: str) -> list[Option]:
+def machine_options(
+    config: VmConfig, found: Board, machine: str, accelerator: str, ram: Ram | None = None
+) -> list[Option]:
     """Type, accelerator, processor, memory, firmware and clock."""
     options = [
-        Option("machine", machine),
+        Option("machine", machine if ram is None else f"{machine},memory-backend={RAM_ID}"),
         Option("accel", accelerator),
         *_processors(config, found, accelerator),
         Option("m", _memory(config.memory)),
     ]
+    if ram is not None:
+        # Not `readonly=on`: QEMU 7.2 then starts and never boots, and newer ones want `rom=off` beside it. A
+        # private mapping is never written to the file whatever its mode.
+        backend: dict[str, Value] = {
+            "id": RAM_ID,
+            "size": ram.size,
+            "mem-path": ram.file,
+            "share": ram.shared,
+        }
+        options.append(Option("object", option_text("memory-backend-file", backend)))
     if isinstance(config.firmware, Path):
         options.append(Option("bios", str(config.firmware)))
     if config.rtc is not None:

@@ -84,18 +84,19 @@ def user_network(
     caps: Capabilities,
     found: Board,
     number: int,
-    forward: Mapping[str, int],
+    forward: Mapping[int, int],
     *,
     rom: bool,
 ) -> list[Option]:
-    """Network card `net<number>` behind QEMU's own NAT, with a free host port for each forwarded guest port.
+    """Network card `net<number>` behind QEMU's own NAT; `forward` has a host port for guest ports.
 
-    QEMU picks the host ports itself (port 0), so none can be taken in between; `info usernet` tells them.
+    QEMU picks a free host port itself where it is 0, so none can be taken in between; `info usernet` tells
+    them.
     `rom`: the card brings the code to boot from the network, which needs the package with those ROMs.
     Raises `ConfigError` when the machine has no place for a card.
     """
     name = f"net{number}"
-    rules = [f"hostfwd=tcp:127.0.0.1:0-:{port}" for port in forward.values()]
+    rules = [f"hostfwd=tcp:127.0.0.1:{host}-:{port}" for port, host in forward.items()]
     netdev = Option("netdev", ",".join([option_text("user", {"id": name}), *rules]))
     values: dict[str, Value] = {"netdev": name, "id": f"{name}-device"}
     if found.virtio:

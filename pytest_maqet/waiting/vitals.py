@@ -132,8 +132,12 @@ class Vitals:
         return True
 
     def mark(self) -> None:
-        """A new test begins."""
+        """A new test begins; a failure's line that has begun to show is the last one's, not this one's."""
         self.mailbox.mark()
+        if self._process is not None:
+            self.read_consoles()
+            for console in self.consoles.values():
+                self.failures.scan(console, settled=True)
         self.failures.mark()
 
     def context(self) -> str:
