@@ -33,6 +33,11 @@ from pytest_maqet.errors import ConfigError
 #: What an empty document gives: not even null was written.
 NOTHING = object()
 
+_TOO_DEEP = "nested too deeply; at most {} levels are allowed"
+#: Newer libyaml has a bound of its own (1,000 levels, as PyYAML 6.0.4 brings it); reading ahead, it may come
+#: to that before we see the event that is over ours.
+_LIBYAML_IS_TOO_DEEP = "exceeded maximum nesting depth"
+
 
 def load_yaml(
     text: str,
@@ -55,7 +60,7 @@ def load_yaml(
             if handler is not None:
                 handler(builder, event)
     except yaml.YAMLError as error:
-        raise _not_yaml(error, source) from None
+        raise _not_yaml(error, source, limits) from None
     except RecursionError:  # PyYAML's pure parser descends with the nesting
         raise config_error([f"{source.name}: nested too deeply; at most {limits.nesting} levels"]) from None
     return builder.root
@@ -127,7 +132,7 @@ class _Builder:
         if event.tag is not None and event.tag not in COLLECTION_TAGS:
             raise self._fault(event, f"the tag {event.tag!r} is not known; write plain YAML without tags")
         if len(self._stack) >= self._limits.nesting:
-            raise self._fault(event, f"nested too deeply; at most {self._limits.nesting} levels are allowed")
+            raise self._fault(event, _TOO_DEEP.format(self._limits.nesting))
         self._count(event, 1)
         self._need_scalar_key(event)
         mark = self._mark(event, None)
@@ -155,7 +160,7 @@ class _Builder:
             raise self._fault(event, f"the alias '*{event.anchor}' contains itself")
         self._count(event, size)
         if len(self._stack) + height > self._limits.nesting:
-            raise self._fault(event, f"nested too deeply; at most {self._limits.nesting} levels are allowed")
+            raise self._fault(event, _TOO_DEEP.format(self._limits.nesting))
         self._put(event, value, raw, size, height)
 
     # -- building ------------------------------------------------------------------------------------------
@@ -267,11 +272,13 @@ def _with_inherited(node: MappingNode, inherited: list[MappingNode]) -> MappingN
     return merged
 
 
-def _not_yaml(error: yaml.YAMLError, source: Source) -> ConfigError:
+def _not_yaml(error: yaml.YAMLError, source: Source, limits: Limits) -> ConfigError:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     problem = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
     context = getattr(error, "context", None)
     where = place(source, mark.line, mark.column) if mark is not None else source.name
+    if problem == _LIBYAML_IS_TOO_DEEP:
+        return config_error([f"{where}: {_TOO_DEEP.format(limits.nesting)}"])
     said = f"{problem} ({context})" if context else problem
     hint = "YAML is indented with spaces, never with tabs" if "\\t" in said or "tab" in said else None
     return config_error([f"{where}: not valid YAML: {said}"], hint)

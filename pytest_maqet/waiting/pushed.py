@@ -55,40 +55,40 @@ class ConsoleText:
         return f"{self._console.end - self._start} characters of console output since the wait's mark"
 
     async def hold(self) -> re.Match[str]:
-        """Search again after each piece of output."""
+        """Search again after each piece of output; a match at its very end may still become longer."""
         while True:
             end = self._console.end
             found = self._console.search(self._pattern, self._start, self._searched)
-            self._check_fail(found[0] if found else None)
-            self._searched = end
-            if found is None:
+            failed = self._failed_before(found)
+            hit = failed or found
+            if hit is None:
+                self._searched = end
                 await self._vitals.pulse.wait()
-                continue
-            match, self.position = found
-            if self.position < end or await self._is_quiet(end):
+            elif hit[1] < end or await self._is_quiet(end):
+                if failed is not None:
+                    raise self._failure(failed[0].group(0))
+                match, self.position = hit
                 return match
-            self._searched = self._start
 
     def settle(self) -> None:
         """Move the cursor behind the match."""
         self._settled(self.position)
 
-    def _check_fail(self, match: re.Match[str] | None) -> None:
+    def _failed_before(self, found: tuple[re.Match[str], int] | None) -> tuple[re.Match[str], int] | None:
+        """The match of `fail`, unless the wanted one ends before it."""
         if self._fail is None:
-            return
+            return None
         bad = self._console.search(self._fail, self._start, self._searched)
-        if bad is None or (match is not None and bad[1] >= self._end_of(match)):
-            return
-        line = bad[0].group(0)
-        raise GuestPanic(
+        return bad if bad is None or found is None or bad[1] < found[1] else None
+
+    def _failure(self, line: str) -> GuestPanic:
+        assert self._fail is not None
+        return GuestPanic(
             f"{self._vitals.vm_name}: the console showed /{self._fail.pattern}/ while waiting for "
             f"{self.describe()}: {line!r}\n{self._vitals.context()}",
             pattern=self._fail.pattern,
             text=line,
         )
-
-    def _end_of(self, match: re.Match[str]) -> int:
-        return self._console.end - (len(match.string) - match.end())
 
     async def _is_quiet(self, end: int) -> bool:
         try:
