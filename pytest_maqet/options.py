@@ -25,7 +25,7 @@ DISCOVERED = ("maqet.yaml", "maqet.yml")
 class Option:
     """One setting under its three names.
 
-    `kind` is "text", "number", "scale", "path", "texts", "paths", "optional" (an option whose value may be
+    `kind` is "text", "number", "scale", "size", "path", "texts", "paths", "optional" (an option whose value may be
     left out) or "flag". `choices` are all values of a closed list. `supported` are those of them that do
     something in this version: another one is refused, never ignored; None supports everything, an empty
     tuple nothing but the default.
@@ -62,10 +62,12 @@ OPTIONS = (
            "(default: the YAML's `default:`)", "texts", "NAME"),
     Option("accel", "Accelerator: auto (default), kvm, hvf or tcg; one that does not work is an error",
            choices=("auto", "kvm", "hvf", "tcg")),
-    Option("start", "How VMs come up, unless the YAML says: auto (default) or boot",
-           choices=("auto", "boot", "clone"), supported=("auto", "boot")),
-    Option("templates", "The kept templates: auto (default), off or rebuild",
-           choices=("auto", "off", "rebuild"), supported=("auto", "off")),
+    Option("start", "How VMs come up, unless the YAML says: auto (default: clones where that is possible), "
+           "boot or clone", choices=("auto", "boot", "clone")),
+    Option("templates", "The kept templates: auto (default), off (VMs boot) or rebuild (made anew in this run)",
+           choices=("auto", "off", "rebuild")),
+    Option("templates_size", "Disk space for kept templates (default: 20G); the one unused for longest goes first",
+           "size", "SIZE"),
     Option("keep", "Leave VMs alive after their test: never (default), failed or always",
            choices=("never", "failed", "always"), supported=("never",)),
     Option("attach", "Use a machine that already runs, as NAME=ssh://user@host:port; repeatable", "texts",
@@ -207,6 +209,16 @@ def _scale(option: Option, source: str, said: str) -> float | None:
     if not 0 < scale <= 1000:
         raise _wrong(option, source, said, "`auto` or a number above 0, at most 1000")
     return scale
+
+
+def _size(option: Option, source: str, said: str) -> int:
+    """A size with a unit, in bytes."""
+    from pytest_maqet.config.value_types import parse_size
+
+    try:
+        return parse_size(said)
+    except ValueError:
+        raise _wrong(option, source, said, "a size such as 20G") from None
 
 
 def _yes_or_no(option: Option, source: str, said: str) -> bool:

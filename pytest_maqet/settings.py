@@ -28,6 +28,8 @@ class Settings:
     accel: str = "auto"
     start: str = "auto"
     templates: str = "auto"
+    #: Bytes that the kept templates may take on the disk; what was not used for longest goes first.
+    templates_size: int = 20 << 30
     keep: str = "never"
     attach: tuple[str, ...] = ()
     #: Where logs and screenshots of failed tests go.

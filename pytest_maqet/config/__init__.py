@@ -5,6 +5,7 @@ from pytest_maqet.config.configuration import Config
 from pytest_maqet.config.files import discover
 from pytest_maqet.config.fixture_names import default_fixture_name
 from pytest_maqet.config.guest_models import FAILURE_PATTERNS, FailOn, GuestAccess, LoginStep, ReadyWait
+from pytest_maqet.config.later_models import PrepareStep
 from pytest_maqet.config.limits import DEFAULT_LIMITS, Limits
 from pytest_maqet.config.loading import load_config
 from pytest_maqet.config.machine_models import BuiltinImage, Cpu, Image, ImagePath, Network, RemoteImage
@@ -30,6 +31,7 @@ __all__ = [
     "LoginStep",
     "Network",
     "Origin",
+    "PrepareStep",
     "ReadyWait",
     "RemoteImage",
     "Rtc",

@@ -122,8 +122,6 @@ LATER_KEYS = {
     "credentials": "credentials",
     "shares": "shared folders",
     "cloud_init": "cloud-init seeds",
-    "prepare": "preparing a template",
-    "after_clone": "clones",
     "collect": "collecting files from the guest",
     "after": "starting VMs in order",
     "count": "several VMs of one description",
@@ -137,7 +135,6 @@ LATER_KEYS = {
 #: (path into the VM, test, words, what to do now) for values that cannot be set yet; `*` is every list item.
 LATER_VALUES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str, str], ...] = (
     (("firmware",), lambda value: value == "uefi", "firmware uefi", "give the path of a firmware file"),
-    (("start",), lambda value: value == "clone", "clones", "leave `start` out"),
     (
         ("network", "*", "lan"),
         lambda value: value is not None,

@@ -94,7 +94,10 @@ class Preparation:
         return result
 
     def _plain(self, node: Any, mark: Mark, at: tuple[str | int, ...], paths: Any) -> Any:
-        """A node as plain data; `paths` tells which parts of it are paths: a test, or a mapping of them."""
+        """A node as plain data; `paths` tells which parts of it are paths: a test, or a mapping of them.
+
+        A tuple has one for each place of a sequence.
+        """
         if isinstance(node, MappingNode):
             if (name := fixture_of(node)) is not None:
                 self.references.append(at)
@@ -109,8 +112,10 @@ class Preparation:
                 if value is not None or (keep_null and at[0] in ("ready", "network"))
             }
         if isinstance(node, SequenceNode):
+            each = paths if isinstance(paths, tuple) else (paths,) * len(node)
+            each += (None,) * (len(node) - len(each))
             return [
-                self._plain(value, item_mark, (*at, index), paths)
+                self._plain(value, item_mark, (*at, index), each[index])
                 for index, (value, item_mark) in enumerate(zip(node, node.marks, strict=True))
             ]
         if isinstance(node, str) and node and callable(paths) and paths(node):
@@ -200,4 +205,5 @@ _PATHS: Mapping[str, Any] = {
     "storage": {"file": _any, "path": _any, "backing_file": _any},
     "shares": {"path": _any},
     "guest": {"key": _any},
+    "prepare": {"put": (_any, None)},
 }

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from pytest_maqet.config import ReadyWait, VmConfig
 from pytest_maqet.deadline import Deadline
 from pytest_maqet.errors import MaqetError, NotSupported
-from pytest_maqet.loop import lease_loop, release_loop
+from pytest_maqet.loop import LoopThread, lease_loop, release_loop
 from pytest_maqet.machine import power, ready, starting
 from pytest_maqet.machine.cursors import Cursors
 from pytest_maqet.machine.host import Host
@@ -175,12 +175,11 @@ class MachineCore:
         self.life = starting.start_again(old, config, self.host, self._loop)
         self.config = config
 
-    def relaunch(self) -> None:
-        """A fresh, pristine QEMU behind the same handle, ready."""
+    def relaunch(self, start: Callable[[LoopThread], Life]) -> None:
+        """Another QEMU, which `start` brings up, behind the same handle."""
         self._end_life()
-        self.life = starting.new_life(self.config, self.host, self._loop)
+        self.life = start(self._loop)
         self.cursors.mark({})
-        self.wait_ready()
 
     def refuse_unless_exclusive(self, call: str) -> None:
         """A VM of scope `run` belongs to all workers: its power is touched by one that holds it alone."""
@@ -233,3 +232,5 @@ class MachineCore:
             life.process.dismiss(power.QUIT_TIME)
             remove_tree(life.directory.path)
         life.process.close()
+        if life.template is not None:
+            life.template.close()

@@ -27,6 +27,7 @@ from pytest_maqet.guest.serial_writer import SerialWriter
 from pytest_maqet.machine.monitors import claim_monitor
 from pytest_maqet.qemu.inputs import Drive
 from pytest_maqet.qemu.monitor import Monitor
+from pytest_maqet.runs.leases import Lease
 from pytest_maqet.runs.process import QemuProcess
 from pytest_maqet.runs.vm_directory import VmDirectory
 from pytest_maqet.waiting.engine import race
@@ -63,6 +64,8 @@ class Life:
         self.facts = facts
         self.vitals = vitals
         self.drives: tuple[Drive, ...] = ()
+        #: what keeps the template that the disks lie on, for a clone
+        self.template: Lease | None = None
         self.lines = {name: SerialWriter(directory.serial_socket(name)) for name in config.serial}
         self.shells = {
             name: SerialShell(log, self.lines[name], vitals.pulse, config.guest, config.name)
@@ -174,6 +177,24 @@ class Life:
             if self._picked is None or (self._picked.name == "agent" and self.vitals.agent_gone):
                 self._picked = await pick(self.channels, deadline)
             return self._picked
+
+    def expect_channel(self, name: str | None) -> None:
+        """Take commands over this channel without asking it first: it answered when the VM was frozen."""
+        self._picked = next((channel for channel in self.channels if channel.name == name), None)
+
+    @property
+    def picked_channel(self) -> str | None:
+        """The name of the channel that commands take; None when none was needed yet."""
+        return self._picked.name if self._picked is not None else None
+
+    async def hush(self) -> None:
+        """End every conversation with the guest, so that none is frozen half-way; the next call begins anew."""
+        for channel in self._channels or ():
+            with contextlib.suppress(MaqetError, OSError):
+                await channel.close()
+        for shell in self.shells.values():
+            with contextlib.suppress(MaqetError, OSError):
+                await shell.close()
 
     def forget_channel(self) -> None:
         """The guest starts anew: the next command looks for a channel again."""

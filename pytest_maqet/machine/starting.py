@@ -16,7 +16,7 @@ from typing import Any
 
 from pytest_maqet.config import VmConfig
 from pytest_maqet.deadline import Deadline
-from pytest_maqet.errors import ConfigError, GuestPanic, MaqetError, StartError
+from pytest_maqet.errors import ConfigError, GuestPanic, MaqetError, NotSupported, StartError
 from pytest_maqet.loop import LoopThread
 from pytest_maqet.machine.drives import make_drives
 from pytest_maqet.machine.host import Host
@@ -91,7 +91,9 @@ class Launch:
             ended = process.exit()  # before we end it ourselves: did it die on its own?
             process.dismiss(2.0)
             process.close()
-            if isinstance(error, MaqetError) and not isinstance(error, (ConfigError, GuestPanic)):
+            if isinstance(error, MaqetError) and not isinstance(
+                error, (ConfigError, GuestPanic, NotSupported)
+            ):
                 raise _verdict(config, command_line, ended, directory, error) from None
             raise
         life.drives = self.drives
@@ -142,7 +144,7 @@ def new_life(config: VmConfig, host: Host, loop: LoopThread) -> Life:
     try:
         plan = plan_for(config, host)
         drives = make_drives(config, plan.guest, directory, fresh=True, report=host.report)
-        return Launch(plan, host, directory, drives).run(loop, _cont)
+        return Launch(plan, host, directory, drives).run(loop, cont)
     except BaseException:
         remove_tree(directory.path)
         raise
@@ -152,7 +154,9 @@ def start_again(old: Life, config: VmConfig, host: Host, loop: LoopThread) -> Li
     """Boot a stopped VM from its current disks, in its directory; console logs and events go on."""
     plan = plan_for(config, host)
     drives = make_drives(config, plan.guest, old.directory, fresh=False, report=host.report)
-    return Launch(plan, host, old.directory, drives, old.vitals.mailbox).run(loop, _cont)
+    life = Launch(plan, host, old.directory, drives, old.vitals.mailbox).run(loop, cont)
+    life.template, old.template = old.template, None
+    return life
 
 
 def joined_life(config: VmConfig, directory: VmDirectory, loop: LoopThread) -> Life:
@@ -172,7 +176,8 @@ def joined_life(config: VmConfig, directory: VmDirectory, loop: LoopThread) -> L
     return life
 
 
-async def _cont(life: Life, deadline: Deadline) -> None:
+async def cont(life: Life, deadline: Deadline) -> None:
+    """Let the guest run."""
     await life.execute("cont", None, deadline)
 
 

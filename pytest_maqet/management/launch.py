@@ -6,16 +6,18 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import Protocol, Self
 
 from pytest_maqet.config import VmConfig
-from pytest_maqet.errors import MaqetError, StartError
+from pytest_maqet.errors import MaqetError, NotSupported, StartError
 from pytest_maqet.loop import lease_loop, release_loop
 from pytest_maqet.machine import VirtualMachine
 from pytest_maqet.machine.host import Host
 from pytest_maqet.machine.removal import remove_tree
-from pytest_maqet.machine.starting import joined_life, new_life
+from pytest_maqet.machine.starting import joined_life
+from pytest_maqet.management.ways import Way
 from pytest_maqet.runs.vm_directory import VmDirectory
 
 #: How long the end of a VM that belongs to nobody any more may take, in seconds.
@@ -84,22 +86,29 @@ class Launcher:
     _guard: threading.RLock = field(default_factory=threading.RLock)
 
     def launch(
-        self, config: VmConfig, host: Host, kind: type[ManagedMachine] = ManagedMachine
+        self,
+        way: Way,
+        config: VmConfig,
+        host: Host,
+        kind: type[ManagedMachine] = ManagedMachine,
+        *,
+        last_try: bool = True,
     ) -> ManagedMachine:
-        """Boot a VM and wait until it is ready; a `run`-scoped one outlives its handle.
+        """Bring a VM up until it is ready; a `run`-scoped one outlives its handle.
 
-        Raises StartError, WaitTimeout, GuestPanic or QemuDied; nothing but its evidence is left then.
+        Raises StartError, WaitTimeout, GuestPanic or QemuDied; nothing but its evidence is left then. Nobody
+        is told of a failure that is not the `last_try`.
         """
         vm: ManagedMachine | None = None
         epoch = self._epoch
         try:
-            begun = vm = self._begin(config, host, kind)
+            begun = vm = self._begin(way, config, host, kind)
             self._check(epoch, begun)
-            begun.wait_ready()
+            way.finish(begun)
             begun.set_mark()
             self._check(epoch, begun)
         except BaseException as error:
-            self._give_up(vm, error)
+            self._give_up(vm, error, tell=last_try or not isinstance(error, MaqetError))
             raise
         finally:
             with self._guard:
@@ -110,11 +119,32 @@ class Launcher:
             begun.stopping = self.listener.stopping
         return begun
 
-    def relaunch(self, vm: ManagedMachine) -> None:
+    def mould(self, way: Way, config: VmConfig, host: Host) -> ManagedMachine:
+        """Bring up a VM that is going to be a template: of it nobody hears but when it fails."""
+        vm: ManagedMachine | None = None
+        try:
+            loop = lease_loop()
+            try:
+                vm = ManagedMachine(config, host, way.life(config, host, loop))
+            finally:
+                release_loop(loop)
+            with self._guard:
+                self._starting.append(vm)
+            way.finish(vm)
+        except BaseException as error:
+            self._give_up(vm, error, tell=not isinstance(error, NotSupported))
+            raise
+        finally:
+            with self._guard:
+                self._starting = [other for other in self._starting if other is not vm]
+        return vm
+
+    def relaunch(self, way: Way, vm: ManagedMachine) -> None:
         """Put a fresh QEMU behind a handle; raises what `launch` raises."""
         try:
             end_for_all(vm)
-            vm.relaunch()
+            vm.relaunch(partial(way.life, vm.config, vm.host))
+            way.finish(vm)
             vm.set_mark()
         except BaseException as error:
             with self._guard:
@@ -145,10 +175,10 @@ class Launcher:
         if epoch != self._epoch:
             raise StartError(f"the start of {vm.name} was interrupted")
 
-    def _begin(self, config: VmConfig, host: Host, kind: type[ManagedMachine]) -> ManagedMachine:
+    def _begin(self, way: Way, config: VmConfig, host: Host, kind: type[ManagedMachine]) -> ManagedMachine:
         loop = lease_loop()
         try:
-            vm = kind(config, host, new_life(config, host, loop), owned=config.scope != "run")
+            vm = kind(config, host, way.life(config, host, loop), owned=config.scope != "run")
         finally:
             release_loop(loop)
         with self._guard:
@@ -157,13 +187,14 @@ class Launcher:
             self.listener.started(vm)
         return vm
 
-    def _give_up(self, vm: VirtualMachine | None, error: BaseException) -> None:
-        """Keep the evidence, tell the listener, end what there is."""
+    def _give_up(self, vm: VirtualMachine | None, error: BaseException, *, tell: bool) -> None:
+        """Keep the evidence and tell the listener, where that is wanted; end what there is."""
         try:
-            with self._guard:
-                if vm is not None and isinstance(error, Exception):
-                    self._keep_evidence(vm)
-                self.listener.failed(vm, error)
+            if tell:
+                with self._guard:
+                    if vm is not None and isinstance(error, Exception):
+                        self._keep_evidence(vm)
+                    self.listener.failed(vm, error)
         finally:
             if vm is not None:
                 end_for_all(vm)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_maqet.config import Config, VmConfig
-from pytest_maqet.errors import MaqetError, NotSupported
+from pytest_maqet.errors import MaqetError
 from pytest_maqet.machine import VirtualMachine
 from pytest_maqet.machine.host import Host
 from pytest_maqet.management.failures import FailureMemory
@@ -23,10 +23,12 @@ from pytest_maqet.management.parallel import at_once, raise_first
 from pytest_maqet.management.records import Ledger, Spoiled, StartRecord, merged
 from pytest_maqet.management.run_side import RunSide
 from pytest_maqet.management.sharing import SharedVms, start_lock_timeout
+from pytest_maqet.management.templates import Templates
 from pytest_maqet.management.wishes import BY_HAND, Live, Scope, Wanted
 from pytest_maqet.runs.locks import held_lock
 from pytest_maqet.runs.vm_directory import VmDirectory
 from pytest_maqet.settings import Settings, thread_bound
+from pytest_maqet.templates.template import Template
 
 
 class Manager:
@@ -62,6 +64,7 @@ class Manager:
         self._failures = FailureMemory(self._run.directory.path / "failures")
         self._owner: Callable[[], str] = lambda: f"{worker}, {self.test or 'no test'}"
         self._shared = SharedVms(self._run.directory, self._owner)
+        self._templates = Templates(settings, self._run.directory, self._launcher, self.ledger, self._owner)
         self._lives: list[Live] = []
         self._failed_ahead: dict[tuple[Scope, str, str], BaseException] = {}
         self._guard = threading.RLock()
@@ -97,12 +100,22 @@ class Manager:
         for live in ending:
             live.vm.close()
 
-    def template(self, name: str, **_options: Any) -> None:
-        """Not supported yet."""
-        raise NotSupported(
-            f"maqet.template({name!r}) is not supported yet",
-            hint="let the test, or a fixture of wider scope, prepare the VM",
-        )
+    def template(
+        self,
+        name: str,
+        prepare: Callable[[VirtualMachine], object] | None = None,
+        key: Sequence[object] = (),
+        **overrides: Any,
+    ) -> Template:
+        """A template of a VM that `prepare` has been called with, for as many clones as you like.
+
+        `prepare` is called once for all workers, and once for all runs as long as the VM, its own source and
+        `key` (whatever else its work depends on: versions, digests; by their `repr`) stay the same. Overrides
+        as in the `maqet` marker. Raises NotSupported for a VM that cannot be frozen, with QEMU's reason.
+        """
+        config = self.config.vm(name, overrides, source="maqet.template(…)")
+        wanted = Wanted(config, BY_HAND, shared=False, overrides=overrides)
+        return self._templates.prepared(config, self._host(wanted), prepare, tuple(key))
 
     def user_lock(self, name: str, timeout: float) -> AbstractContextManager[Any]:
         """A named lock of the suite's own, across all workers of the run; none of ours has its file."""
@@ -258,7 +271,10 @@ class Manager:
 
     def _bring_up(self, wanted: Wanted, record: StartRecord) -> ManagedMachine:
         config, host = wanted.config, self._host(wanted)
-        launch = partial(self._launcher.launch, config, host, wanted.kind)
+
+        def launch() -> ManagedMachine:
+            return self._templates.bring_up(wanted, host, record)
+
         if config.scope != "run" or not wanted.shared:
             return launch()
 
@@ -269,9 +285,9 @@ class Manager:
 
     def _replace(self, live: Live) -> None:
         self._check_memory(live.config)
-        relaunch = partial(self._launcher.relaunch, live.vm)
         record = self.ledger.begin(live.config.name, live.scope.kind, self.test)
-        record.how = "replace"
+        record.replaced = True
+        relaunch = partial(self._relaunch, live, record)
         try:
             if live.config.scope == "run":
                 timeout = start_lock_timeout(live.config, live.vm.host)
@@ -283,6 +299,11 @@ class Manager:
             raise
         record.ready = time.time()
         live.spoiled = None
+
+    def _relaunch(self, live: Live, record: StartRecord) -> None:
+        way = self._templates.way_for(live.config, live.vm.host)
+        record.how, record.reason = way.how, way.reason
+        self._launcher.relaunch(way, live.vm)
 
     def _failed(self, config: VmConfig, record: StartRecord, error: BaseException) -> None:
         record.how = "failed"

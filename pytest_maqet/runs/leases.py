@@ -98,6 +98,11 @@ class Lease:
         """Whether this process holds the lease; False in a forked child."""
         return self._fd is not None and self._process == os.getpid()
 
+    def fileno(self) -> int:
+        """The descriptor that holds it. A child that inherits it across exec holds the lease as well."""
+        assert self._fd is not None, "the lease was given back"
+        return self._fd
+
     def close(self) -> None:
         """Give the lease back. Idempotent; nothing in a forked child."""
         if self._fd is None:

@@ -25,11 +25,15 @@ _PACKED = {
 
 @dataclass(frozen=True)
 class BaseImage:
-    """An image on this host: its file, its format, and the size of the disk in it, in bytes."""
+    """An image on this host: its file, its format, and the size of the disk in it, in bytes.
+
+    `backing` is the file that it was made on, which must stay as it is.
+    """
 
     path: Path
     format: str
     size: int
+    backing: Path | None = None
 
 
 #: What qemu-img said of a state of a file: path, size, modification time, inode, and whether raw was said.
@@ -74,12 +78,26 @@ def probe_image(path: Path, image_format: str | None = None) -> BaseImage:
     return image
 
 
+def backing_chain(image: BaseImage) -> list[BaseImage]:
+    """The image, and all that it was made on, each on the one after it. Raises StartError as `probe_image`."""
+    chain = [image]
+    while (backing := chain[-1].backing) is not None and backing not in {known.path for known in chain}:
+        chain.append(probe_image(backing))
+    return chain
+
+
 def _asked(path: Path, *, raw: bool) -> BaseImage:
     """Not `--force-share`: an image that a program writes is refused, one that VMs read is not."""
     said = ("-f", "raw") if raw else ()
     what = f"looking into the image {path}"
     answer = json.loads(qemu_img(["info", "--output=json", *said, as_argument(path)], what))
-    image = BaseImage(path, str(answer["format"]), int(answer["virtual-size"]))
+    backing = answer.get("full-backing-filename", answer.get("backing-filename"))
+    image = BaseImage(
+        path,
+        str(answer["format"]),
+        int(answer["virtual-size"]),
+        Path(backing.removeprefix("file:")) if backing else None,
+    )
     if not image.size:
         raise StartError(f"the image {path} is empty: there is no disk in it")
     if image.format == "raw" and not raw:

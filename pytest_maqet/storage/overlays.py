@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 from pytest_maqet.errors import StartError
@@ -35,6 +36,21 @@ def create_disk(target: Path, *, size: int) -> None:
     Raises StartError; no file is left then. A file that exists is not overwritten.
     """
     _create(target, [], [str(size)], f"making a disk of {size} bytes")
+
+
+def copy_overlay(source: Path, target: Path) -> None:
+    """Make `target` a copy of a qcow2 disk (mode 0600), on the same backing file.
+
+    Nobody may write `source` meanwhile. Raises StartError; no file is left then.
+    """
+    try:
+        shutil.copyfile(
+            source, target
+        )  # as small as the overlay is; the kernel copies, and shares where it can
+        target.chmod(0o600)
+    except OSError as error:
+        target.unlink(missing_ok=True)
+        raise StartError(f"copying the disk {source} failed: {error.strerror}") from error
 
 
 def _create(target: Path, options: list[str], size: list[str], what: str) -> None:

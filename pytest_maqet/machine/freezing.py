@@ -1,0 +1,227 @@
+"""How a VM becomes a template: booted with its memory in a file that all clones will map, and frozen in place.
+
+A VM whose memory is its own is first copied, memory and all, into another QEMU that has it in such a file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import time
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_maqet.config import VmConfig
+from pytest_maqet.deadline import Deadline
+from pytest_maqet.loop import LoopThread
+from pytest_maqet.machine.drives import make_drives
+from pytest_maqet.machine.host import Host
+from pytest_maqet.machine.life import Life
+from pytest_maqet.machine.migration import Unfreezable, blockers, load_state, save_state
+from pytest_maqet.machine.plan import Plan, plan_for
+from pytest_maqet.machine.removal import remove_tree
+from pytest_maqet.machine.starting import Launch, cont
+from pytest_maqet.qemu.inputs import Drive, Ram
+from pytest_maqet.runs.vm_directory import VmDirectory
+from pytest_maqet.storage.images import probe_image
+from pytest_maqet.storage.overlays import copy_overlay, create_overlay
+from pytest_maqet.templates.manifest import FORM, RAM, STATE, FileState, FrozenDrive, Manifest
+from pytest_maqet.templates.store import Draft
+
+if TYPE_CHECKING:
+    from pytest_maqet.machine.core import MachineCore
+
+_WHOLE_STATE = "whole.state"
+
+
+def template_life(config: VmConfig, host: Host, loop: LoopThread, draft: Draft) -> Life:
+    """Boot a VM that is going to be frozen: memory and disks in the draft's folder, no ports of the host.
+
+    Raises Unfreezable, before the guest has run, where QEMU knows that it could not save this machine; else as
+    `new_life`.
+    """
+    plan = plan_for(config, host)
+    directory = host.run.new_vm_directory(config.name)
+
+    async def go(life: Life, deadline: Deadline) -> None:
+        reason = await blockers(life, deadline)
+        if reason is not None:
+            raise Unfreezable(reason)
+        await cont(life, deadline)
+
+    try:
+        drives = make_drives(config, plan.guest, VmDirectory(draft.path), fresh=True, report=host.report)
+        ram = _memory_file(draft, config)
+        return Launch(plan, host, directory, drives, ram=ram, forwards=False).run(loop, go)
+    except BaseException:
+        remove_tree(directory.path)
+        raise
+
+
+def copied_life(vm: MachineCore, loop: LoopThread, draft: Draft, deadline: Deadline) -> Life:
+    """Another QEMU with a copy of a running VM's memory and disks, paused, both in the draft's folder.
+
+    The VM is stopped for that, and goes on afterwards where it ran. Raises Unfreezable with QEMU's reason.
+    """
+    life, config = vm.life, vm.config
+    plan = plan_for(config, vm.host)
+    state = draft.path / _WHOLE_STATE
+    was_running = loop.run(life.run_state(deadline)) == "running"
+    try:
+        loop.run(_save_whole(life, state, deadline))
+        drives = tuple(_copied(drive, draft) for drive in life.drives)
+    finally:
+        if was_running:
+            loop.run(life.execute("cont", None, deadline))
+    directory = vm.host.run.new_vm_directory(config.name)
+    _copy_logs(life.directory, directory, config)
+
+    async def go(copy: Life, within: Deadline) -> None:
+        await load_state(copy, state.read_bytes(), within, with_memory=True)
+
+    try:
+        ram = _memory_file(draft, config)
+        return Launch(plan, vm.host, directory, drives, ram=ram, incoming=True, forwards=False).run(loop, go)
+    except BaseException:
+        remove_tree(directory.path)
+        raise
+    finally:
+        state.unlink(missing_ok=True)
+
+
+def freeze(
+    vm: MachineCore, draft: Draft, deadline: Deadline, *, key: str, plan: Plan, boot_seconds: float
+) -> Manifest:
+    """Freeze a VM whose memory and disks are the draft's; its QEMU ends. Returns the manifest to publish.
+
+    Raises Unfreezable with QEMU's reason.
+    """
+    life = vm.life
+    channel = life.picked_channel
+    state = draft.path / STATE
+    digest = vm.on_loop(_save_devices(life, state, deadline))
+    life.vitals.end_wanted = "frozen as a template"
+    vm.on_loop(life.quit(deadline))
+    life.process.dismiss(2.0)
+    consoles = _kept_logs(life.directory, draft, life.config)
+    drives = tuple(_frozen(drive, draft) for drive in life.drives)
+    for name in [STATE, *(drive.disk for drive in drives if drive.disk)]:
+        (draft.path / name).chmod(0o400)
+    names = [
+        RAM,
+        *consoles.values(),
+        *(name for drive in drives for name in (drive.disk, drive.fresh) if name),
+    ]
+    return Manifest(
+        form=FORM,
+        key=key,
+        vm=life.config.name,
+        made=time.time(),
+        memory=life.config.memory,
+        qemu=plan.caps.version_text,
+        machine=life.config.machine or "",
+        state_sha256=digest,
+        drives=drives,
+        consoles=consoles,
+        files={name: FileState.of(draft.path / name) for name in names},
+        boot_seconds=boot_seconds,
+        channel=channel,
+        wake="",
+    )
+
+
+async def _save_devices(life: Life, path: Path, deadline: Deadline) -> str:
+    """Stop the VM and save the state of its devices; the file's digest."""
+    await life.hush()
+    await life.execute("stop", None, deadline)
+    foreign = await _foreign_disks(life, deadline)
+    if foreign:
+        raise Unfreezable(
+            f"{', '.join(foreign)}: the guest writes there directly, so that clones would share it",
+            hint="describe the disk under `storage:` instead of `arguments:`, and each clone gets its own",
+        )
+    digest = hashlib.sha256()
+    with path.open("xb") as file:
+
+        def write(piece: bytes) -> None:
+            digest.update(piece)
+            file.write(piece)
+
+        await save_state(life, write, deadline, with_memory=False)
+        file.flush()
+        os.fsync(file.fileno())
+    return digest.hexdigest()
+
+
+async def _foreign_disks(life: Life, deadline: Deadline) -> list[str]:
+    """Files that the guest can write and that are no overlays of ours; QEMU is asked for all it has open."""
+    ours = {str(drive.file) for drive in life.drives}
+    nodes = await life.execute("query-named-block-nodes", {"flat": True}, deadline)
+    assert isinstance(nodes, list)
+    written = {str(node["file"]) for node in nodes if not node["ro"] and node.get("file")}
+    return sorted(file for file in written if file not in ours and not file.startswith("json:{"))
+
+
+async def _save_whole(life: Life, path: Path, deadline: Deadline) -> None:
+    """Stop the VM and save everything, memory included."""
+    await life.hush()
+    await life.execute("stop", None, deadline)
+    with path.open("xb") as file:
+        await save_state(life, file.write, deadline, with_memory=True)
+
+
+def _memory_file(draft: Draft, config: VmConfig) -> Ram:
+    """A file for the guest's memory, all hole yet."""
+    path = draft.path / RAM
+    with path.open("xb") as file:
+        file.truncate(config.memory)
+    path.chmod(0o600)
+    return Ram(path, config.memory, shared=True)
+
+
+def _copied(drive: Drive, draft: Draft) -> Drive:
+    """A drive of a stopped VM for its copy: what it wrote itself, on the same base, in the draft's folder."""
+    if drive.readonly or drive.file is None:
+        return drive
+    target = draft.path / VmDirectory(draft.path).disk(drive.name).name
+    copy_overlay(drive.file, target)
+    return replace(drive, file=target)
+
+
+def _frozen(drive: Drive, draft: Draft) -> FrozenDrive:
+    written = drive.file is not None and drive.file.parent == draft.path
+    disk = drive.file.name if written and drive.file is not None else None
+    fresh = None
+    if disk is not None:
+        fresh = f"fresh-{disk}"
+        create_overlay(probe_image(draft.path / disk), draft.path / fresh)
+    return FrozenDrive(
+        drive.name,
+        drive.format,
+        drive.interface,
+        drive.readonly,
+        drive.media,
+        drive.node_name,
+        file=str(drive.file) if drive.file is not None and disk is None else None,
+        disk=disk,
+        fresh=fresh,
+    )
+
+
+def _kept_logs(directory: VmDirectory, draft: Draft, config: VmConfig) -> dict[str, str]:
+    """Copy what each serial port has said: a clone's log begins with it."""
+    kept = {}
+    for name in config.serial:
+        log = directory.serial_log(name)
+        shutil.copyfile(log, draft.path / log.name)
+        kept[name] = log.name
+    return kept
+
+
+def _copy_logs(source: VmDirectory, target: VmDirectory, config: VmConfig) -> None:
+    for name in config.serial:
+        with suppress(FileNotFoundError):
+            shutil.copyfile(source.serial_log(name), target.serial_log(name))

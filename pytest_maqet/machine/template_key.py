@@ -1,0 +1,52 @@
+"""The key of a VM's template, and what of a configuration rules one out before anything is started."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from pytest_maqet.machine.drives import make_drives
+from pytest_maqet.machine.plan import Plan
+from pytest_maqet.machine.sockets import Sockets
+from pytest_maqet.qemu.inputs import Ram, SerialPort
+from pytest_maqet.runs.vm_directory import VmDirectory
+from pytest_maqet.templates.identity import machine_key
+
+#: Raw arguments that say where the guest's memory lies, which has to be the template's file.
+_MEMORY_OPTIONS = ("m", "numa", "mem-path", "mem-prealloc")
+#: Stands for everything of a start that is another one each time.
+_ANYWHERE = Path("/-")
+
+
+def why_not(plan: Plan) -> str | None:
+    """Why this VM cannot be a clone, or None; QEMU may still find a reason of its own."""
+    config = plan.config
+    machine = plan.caps.machine((config.machine or "").partition(",")[0]) if config.machine else None
+    if machine is not None and machine.ram_id is None:
+        return f"the memory of machine {machine.name} cannot lie in a file"
+    for argument in config.arguments:
+        said = f"{argument.option} {argument.value or ''}".strip()
+        if argument.option in _MEMORY_OPTIONS or "memory-backend" in (argument.value or ""):
+            return (
+                f"the raw argument '-{said}' says where its memory lies, and that must be the template's file"
+            )
+    return None
+
+
+def template_key(plan: Plan) -> str:
+    """The key. Raises StartError for a file that is not there, ConfigError as `Plan.command_line`."""
+    nameless = replace(plan, config=plan.config.model_copy(update={"name": "vm"}))
+    config = nameless.config
+    directory = VmDirectory(_ANYWHERE)
+    drives = make_drives(config, plan.guest, directory, fresh=False, report=lambda _line: None)
+    serial = tuple(SerialPort(name, 0, _ANYWHERE) for name in config.serial)
+    sockets = Sockets((0,), serial, 0 if "agent" in plan.connect else None)
+    ram = Ram(_ANYWHERE, config.memory, shared=False)
+    inputs = replace(nameless.inputs(drives, sockets, directory, ram=ram), forwards=False)
+    return machine_key(
+        config,
+        nameless.command_line(inputs).arguments,
+        qemu=plan.caps.build,
+        guest=plan.guest.identity if plan.guest is not None else None,
+        accelerator=plan.accelerator,
+    )

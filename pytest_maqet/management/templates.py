@@ -1,0 +1,361 @@
+"""Whether a VM starts as a clone, and of which template; templates are made here when one is missing.
+
+One process makes a template, under that template's lock; all others that want it wait for that one only.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_maqet.config import VmConfig
+from pytest_maqet.deadline import Deadline
+from pytest_maqet.errors import (
+    ConfigError,
+    GuestPanic,
+    LockTimeout,
+    MaqetError,
+    NotSupported,
+    QemuDied,
+    StartError,
+)
+from pytest_maqet.loop import lease_loop, release_loop
+from pytest_maqet.machine import VirtualMachine
+from pytest_maqet.machine.freezing import copied_life, freeze
+from pytest_maqet.machine.host import Host
+from pytest_maqet.machine.migration import Unfreezable
+from pytest_maqet.machine.plan import Plan, plan_for
+from pytest_maqet.machine.preparing import StepFailed
+from pytest_maqet.machine.template_key import template_key, why_not
+from pytest_maqet.management.records import Ledger
+from pytest_maqet.management.ways import Boot, Clone, Mould, Way
+from pytest_maqet.runs.leases import Lease
+from pytest_maqet.runs.run_directory import RunDirectory
+from pytest_maqet.settings import Settings
+from pytest_maqet.templates.identity import prepared_key
+from pytest_maqet.templates.manifest import Damaged, Manifest
+from pytest_maqet.templates.store import USE, Draft, TemplateStore
+from pytest_maqet.templates.template import Frozen, Template
+
+if TYPE_CHECKING:
+    from pytest_maqet.management.launch import Launcher, ManagedMachine
+    from pytest_maqet.management.records import StartRecord
+    from pytest_maqet.management.wishes import Wanted
+
+#: What a template takes beside the guest's memory: device state, disks, logs. Bytes.
+ROOM = 64 << 20
+#: How long the guest is asked for a channel before it is frozen, in seconds.
+CHANNEL_SECONDS = 5.0
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
+
+
+class NoTemplate(Exception):
+    """There is no template, for this reason, and none can be made."""
+
+
+@dataclass(frozen=True)
+class _Wish:
+    """What is known of a VM's template before there is one."""
+
+    config: VmConfig
+    host: Host
+    plan: Plan
+    key: str
+
+
+class Templates:
+    """The templates of one process of a run."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        run: RunDirectory,
+        launcher: Launcher,
+        ledger: Ledger,
+        owner: Callable[[], str],
+    ) -> None:
+        self._settings = settings
+        self._run = run
+        self._launcher = launcher
+        self._ledger = ledger
+        self._owner = owner
+        self._kept: TemplateStore | None = None
+
+    # -- which way -----------------------------------------------------------------------------------------
+
+    def way_for(self, config: VmConfig, host: Host) -> Way:
+        """How this VM starts: as a clone where that is wanted and can be, its template being made if need be.
+
+        Raises NotSupported, with the reason, when `start: clone` is said and it cannot, and what a boot
+        raises when the template's VM does not become ready.
+        """
+        mode = self._mode(config)
+        if mode == "boot":
+            return Boot("start: boot" if config.start else "--maqet-start boot")
+        try:
+            return self._clone(config, host, mode)
+        except NoTemplate as error:
+            if mode == "clone":
+                raise NotSupported(
+                    f"{config.name} cannot be started as a clone: {error}",
+                    hint="`start: auto` boots what cannot be cloned",
+                ) from None
+            return Boot(str(error))
+
+    def bring_up(self, wanted: Wanted, host: Host, record: StartRecord) -> ManagedMachine:
+        """Bring a VM up, as a clone if possible; one that is no good costs its template, and is made anew.
+
+        Raises what a start can raise.
+        """
+        config = wanted.config
+        for _attempt in range(2):
+            way = self.way_for(config, host)
+            if not isinstance(way, Clone):
+                break
+            try:
+                vm = self._launcher.launch(way, config, host, wanted.kind, last_try=False)
+            except StepFailed:
+                raise
+            except (StartError, QemuDied, GuestPanic) as error:
+                self._distrust(way, error)
+                if self._mode(config) == "clone":
+                    last: MaqetError = error
+                continue
+            record.how = way.how
+            return vm
+        else:
+            if self._mode(config) == "clone":
+                raise last
+            way = Boot("clones of it do not come up")
+        record.how, record.reason = way.how, way.reason
+        return self._launcher.launch(way, config, host, wanted.kind)
+
+    def way_of(self, template: Template, config: VmConfig, host: Host) -> Clone:
+        """A clone of this template, with a configuration that differs from it at most outside of the machine.
+
+        Raises ConfigError when the machine itself was changed, StartError when the template is gone.
+        """
+        if template_key(plan_for(config, host)) != template.base:
+            raise ConfigError(
+                f"a template of {template.name!r} is frozen as it is: what was changed belongs to its machine",
+                hint="change the VM in the YAML or in maqet.template(…), and a template of its own is made",
+            )
+        try:
+            return Clone(template.frozen, Lease.join(template.frozen.path / USE))
+        except StartError:
+            raise StartError(
+                f"the template {template.frozen.path} is gone",
+                hint="ask maqet.template(…) for it again, instead of keeping it from one run to another",
+            ) from None
+
+    def _mode(self, config: VmConfig) -> str:
+        return config.start or self._settings.start
+
+    def _distrust(self, way: Clone, error: MaqetError) -> None:
+        """A clone did not come up: its template is taken out of use."""
+        way.lease.close()
+        name = way.frozen.manifest.vm
+        self._ledger.note(f"a template of {name} was thrown away: {error.message.splitlines()[0]}")
+        TemplateStore(way.frozen.path.parent).remove(way.frozen.manifest.key)
+
+    def _clone(self, config: VmConfig, host: Host, mode: str) -> Clone:
+        plan = plan_for(config, host)
+        reason = why_not(plan)
+        if reason is not None:
+            raise NoTemplate(reason)
+        store = self._store(mode)
+        key = template_key(plan)
+        wish = _Wish(config, host, plan, key)
+
+        def make(draft: Draft) -> Manifest:
+            return self._boot_and_freeze(wish, draft)
+
+        frozen, lease = self._obtain(store, wish, make)
+        return Clone(frozen, lease)
+
+    def _store(self, mode: str) -> TemplateStore:
+        if self._settings.templates == "off":
+            if mode != "clone":
+                raise NoTemplate("--maqet-templates off")
+            return self._own_store()
+        if self._kept is None:
+            try:
+                self._kept = TemplateStore.kept()
+            except StartError as error:
+                self._ledger.note(f"no templates: {error.message}")
+                raise NoTemplate(error.message) from None
+        return self._kept
+
+    def _own_store(self) -> TemplateStore:
+        """For templates of this run only: they go with its directory."""
+        folder = self._run.path / "templates"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        return TemplateStore(folder)
+
+    # -- finding and making --------------------------------------------------------------------------------
+
+    def _obtain(
+        self, store: TemplateStore, wish: _Wish, make: Callable[[Draft], Manifest]
+    ) -> tuple[Frozen, Lease]:
+        """The template of that key, made by `make` if there is none; raises NoTemplate where it cannot be."""
+        refusal = store.refusal(wish.key)
+        if refusal is not None:
+            raise NoTemplate(refusal)
+        found = self._found(store, wish)
+        if found is not None:
+            return found
+        timeout = wish.config.timeouts.lock * wish.host.scale(wish.plan.accelerator)
+        try:
+            with store.lock(wish.key, timeout=timeout, vm=wish.config.name, owner=self._owner()):
+                found = self._found(store, wish)
+                if found is None:
+                    found = self._make(store, wish, make)
+                return found
+        except LockTimeout as error:
+            raise NoTemplate(error.message) from None
+        except Unfreezable as error:
+            store.refuse(wish.key, error.message)
+            raise NoTemplate(error.message) from None
+
+    def _found(self, store: TemplateStore, wish: _Wish) -> tuple[Frozen, Lease] | None:
+        if self._settings.templates == "rebuild" and not self._rebuilt(wish.key).exists():
+            return None
+        try:
+            return store.find(wish.key)
+        except Damaged as error:
+            self._ledger.note(f"{error.message}; it is made anew")
+            store.remove(wish.key)
+            return None
+
+    def _make(
+        self, store: TemplateStore, wish: _Wish, make: Callable[[Draft], Manifest]
+    ) -> tuple[Frozen, Lease]:
+        began = time.time()
+        try:
+            with store.draft(wish.key, wish.config.memory + ROOM) as draft:
+                manifest = make(draft)
+                frozen = store.publish(draft, manifest)
+                lease = Lease.join(frozen.path / USE)
+        except (StartError, QemuDied, OSError) as error:
+            raise self._because(error) from error
+        self._ledger.made_template(wish.config.name, wish.key, began)
+        if self._settings.templates == "rebuild":
+            marker = self._rebuilt(wish.key)
+            marker.parent.mkdir(mode=0o700, exist_ok=True)
+            marker.touch()
+        for kept in store.evict(self._settings.templates_size):
+            self._ledger.note(f"the template {kept.path.name[:12]} ({kept.size >> 20} MiB) made room")
+        return frozen, lease
+
+    def _rebuilt(self, key: str) -> Path:
+        return self._run.path / "rebuilt" / key
+
+    def _because(self, error: Exception) -> Exception:
+        """The error as it is when it is the VM's own, a reason to boot instead when the disk's."""
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+            reason = f"the template could not be written: {error.strerror}"
+        elif isinstance(error, QemuDied) and error.signal == signal.SIGBUS:
+            reason = "the disk of the templates became full while one was made"
+        elif _is_about_room(error):
+            reason = error.args[0].splitlines()[0]
+        else:
+            return error
+        self._ledger.note(f"no template: {reason}")
+        return NoTemplate(reason)
+
+    # -- how one is made -----------------------------------------------------------------------------------
+
+    def _boot_and_freeze(self, wish: _Wish, draft: Draft) -> Manifest:
+        began = time.monotonic()
+        vm = self._launcher.mould(Mould(draft), wish.config, wish.host)
+        try:
+            return _frozen(vm, draft, wish, time.monotonic() - began)
+        finally:
+            vm.close()
+
+    def prepared(
+        self,
+        config: VmConfig,
+        host: Host,
+        function: Callable[[VirtualMachine], object] | None,
+        parts: tuple[object, ...],
+    ) -> Template:
+        """The template of a VM that `function` has prepared; made once while `parts` and its source hold.
+
+        Raises NotSupported where the VM cannot be frozen, and what `function` raises.
+        """
+        plan = plan_for(config, host)
+        base = template_key(plan)
+        wish = _Wish(config, host, plan, prepared_key(base, function, parts))
+        store = self._own_store() if self._settings.templates == "off" else self._store("clone")
+
+        def make(draft: Draft) -> Manifest:
+            began = time.monotonic()
+            vm = self._launcher.launch(self._clone(config, host, "clone"), config, host)
+            try:
+                if function is not None:
+                    function(vm)
+                return self._copied(vm, draft, wish, time.monotonic() - began)
+            finally:
+                vm.close()
+
+        try:
+            frozen, lease = self._obtain(store, wish, make)
+        except NoTemplate as error:
+            raise NotSupported(f"there can be no template of {config.name}: {error}") from None
+        return Template(config.name, wish.key, config, frozen, base, lease)
+
+    def of_running(self, vm: VirtualMachine) -> Template:
+        """A template of a VM as it is now; it goes on, and the template goes with the run."""
+        config, host = vm.config, vm.host
+        plan = plan_for(config, host)
+        base = template_key(plan)
+        wish = _Wish(config, host, plan, prepared_key(base, None, (time.time_ns(), os.getpid())))
+        reason = why_not(plan)
+        if reason is not None:
+            raise NotSupported(f"{vm.name} cannot be frozen: {reason}")
+        store = self._own_store()
+        with store.draft(wish.key, 2 * config.memory + ROOM) as draft:
+            manifest = self._copied(vm, draft, wish, 0.0)
+            frozen = store.publish(draft, manifest)
+            lease = Lease.join(frozen.path / USE)
+        return Template(config.name, wish.key, config, frozen, base, lease)
+
+    def _copied(self, vm: VirtualMachine, draft: Draft, wish: _Wish, seconds: float) -> Manifest:
+        loop = lease_loop()
+        try:
+            life = copied_life(vm, loop, draft, _patience(wish))
+            copy = VirtualMachine(wish.config, wish.host, life)
+        finally:
+            release_loop(loop)
+        try:
+            life.expect_channel(vm.life.picked_channel)
+            return _frozen(copy, draft, wish, seconds)
+        finally:
+            copy.close()
+
+
+def _frozen(vm: VirtualMachine, draft: Draft, wish: _Wish, seconds: float) -> Manifest:
+    """Freeze a VM that lies in the draft."""
+    life = vm.life
+    if life.picked_channel is None and life.has_channels() and life.vitals.exit is None:
+        with suppress(MaqetError):  # a guest without one is frozen all the same
+            vm.on_loop(life.channel(vm.deadline(None, CHANNEL_SECONDS)))
+    return freeze(vm, draft, _patience(wish), key=wish.key, plan=wish.plan, boot_seconds=seconds)
+
+
+def _patience(wish: _Wish) -> Deadline:
+    return Deadline.after(wish.config.timeouts.ready, wish.host.scale(wish.plan.accelerator))
+
+
+def _is_about_room(error: Exception) -> bool:
+    """Whether a start failed for want of room, in words of ours, of qemu-img or of QEMU."""
+    text = str(error)
+    return any(os.strerror(number) in text for number in _NO_ROOM) or "MiB free" in text

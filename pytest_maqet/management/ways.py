@@ -1,0 +1,100 @@
+"""The ways in which a VM comes up: how its QEMU starts, and what is done until a test may have it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from pytest_maqet.config import VmConfig
+from pytest_maqet.loop import LoopThread
+from pytest_maqet.machine.cloning import cloned_life
+from pytest_maqet.machine.freezing import template_life
+from pytest_maqet.machine.host import Host
+from pytest_maqet.machine.life import Life
+from pytest_maqet.machine.preparing import after_clone, prepare
+from pytest_maqet.machine.starting import new_life
+from pytest_maqet.machine.waking import awaken
+from pytest_maqet.runs.leases import Lease
+from pytest_maqet.templates.store import Draft
+from pytest_maqet.templates.template import Frozen
+
+if TYPE_CHECKING:
+    from pytest_maqet.machine import VirtualMachine
+
+
+class Way(Protocol):
+    """One way for one VM."""
+
+    @property
+    def how(self) -> str:
+        """The word for it in records: "boot" or "clone"."""
+        ...
+
+    @property
+    def reason(self) -> str:
+        """Why it is a boot and not a clone."""
+        ...
+
+    def life(self, config: VmConfig, host: Host, loop: LoopThread) -> Life:
+        """Start a QEMU; raises what a start can raise, and leaves nothing then."""
+        ...
+
+    def finish(self, vm: VirtualMachine) -> None:
+        """Make the VM ready for a test; raises what a wait or a command can raise."""
+        ...
+
+
+@dataclass(frozen=True)
+class Boot:
+    """From pristine disks; `reason` says why it is no clone."""
+
+    reason: str = ""
+    how = "boot"
+
+    def life(self, config: VmConfig, host: Host, loop: LoopThread) -> Life:
+        """A fresh QEMU on fresh overlays."""
+        return new_life(config, host, loop)
+
+    def finish(self, vm: VirtualMachine) -> None:
+        """Wait for `ready:`, and prepare the guest as its template's would have been."""
+        vm.wait_ready()
+        prepare(vm)
+
+
+@dataclass(frozen=True)
+class Clone:
+    """From a template; `lease` keeps it, and goes over to the VM."""
+
+    frozen: Frozen
+    lease: Lease
+    how = "clone"
+    reason = ""
+
+    def life(self, config: VmConfig, host: Host, loop: LoopThread) -> Life:
+        """A QEMU that has the template's memory and disks, paused."""
+        life = cloned_life(config, host, loop, self.frozen, self.lease)
+        life.template = self.lease
+        return life
+
+    def finish(self, vm: VirtualMachine) -> None:
+        """Wake the guest, and let it become one of its own."""
+        vm.on_loop(awaken(vm.life, vm.deadline(None, vm.config.timeouts.qmp)))
+        after_clone(vm)
+
+
+@dataclass(frozen=True)
+class Mould:
+    """A VM that is booted to be frozen, with its memory and disks in the draft's folder."""
+
+    draft: Draft
+    how = "boot"
+    reason = ""
+
+    def life(self, config: VmConfig, host: Host, loop: LoopThread) -> Life:
+        """A fresh QEMU with everything in the draft."""
+        return template_life(config, host, loop, self.draft)
+
+    def finish(self, vm: VirtualMachine) -> None:
+        """Wait for `ready:`, and prepare the guest."""
+        vm.wait_ready()
+        prepare(vm)

@@ -1,0 +1,288 @@
+"""Where templates are kept: a folder each, which appears whole or not at all.
+
+The folder `KEY-xxxxxxxx` counts only once the symbolic link `KEY` leads to it, and that is made last. Whoever uses
+a template, and whoever makes one, holds a shared lock on the `use` file in its folder, which the kernel frees at
+his death. What is old or damaged loses its link; a folder without one is removed by whoever gets its lock alone.
+So the paths of a template that a running clone was started from stay what they are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import shutil
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pytest_maqet.errors import MaqetError, StartError
+from pytest_maqet.host_cache import cache_dir
+from pytest_maqet.runs.leases import Lease
+from pytest_maqet.runs.locks import held_lock
+from pytest_maqet.templates.manifest import Damaged, Manifest
+from pytest_maqet.templates.template import Frozen
+
+#: Held shared by all who use a template; its modification time says when that was last.
+USE = "use"
+_REFUSED, _LOCKS = "refused", "locks"
+#: A folder may be this young before its maker has locked it, in seconds.
+_JUST_MADE = 60.0
+
+
+@dataclass(frozen=True)
+class Draft:
+    """The folder of a template that is being made."""
+
+    path: Path
+    use: Lease
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A template that lies in the store: how many bytes it takes on the disk, and when it was used last."""
+
+    path: Path
+    size: int
+    used: float
+
+
+class TemplateStore:
+    """The templates in one folder, private to the user."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @classmethod
+    def kept(cls) -> TemplateStore:
+        """The store that outlives runs, in the user's cache directory.
+
+        Raises StartError where that cannot be written, belongs to somebody else, or is open to others: a template
+        holds everything the guest had in memory, and who may write it decides what every test runs.
+        """
+        folder = cache_dir("templates")
+        mode = stat.S_IMODE(folder.stat().st_mode)
+        if mode & 0o077:
+            raise StartError(
+                f"the template directory {folder} is open to others (mode {mode:04o} instead of 0700)",
+                hint=f"look at who could have written there, then: chmod 700 {folder}",
+            )
+        return cls(folder)
+
+    # -- finding -------------------------------------------------------------------------------------------
+
+    def find(self, key: str) -> tuple[Frozen, Lease] | None:
+        """The template of that key, with the lease that keeps it; None where there is none.
+
+        Raises Damaged when there is one that was changed since it was made; `remove` takes that away.
+        """
+        path = self._current(key)
+        if path is None:
+            return None
+        try:
+            lease = Lease.join(path / USE)
+        except StartError:
+            if path.is_dir():
+                raise Damaged(f"the template {path} is not whole") from None
+            return None  # it was evicted in this moment
+        try:
+            _check_private(path)
+            manifest = Manifest.read(path)
+            if manifest.key != key:
+                raise Damaged(f"it is that of another key, {manifest.key}")
+            manifest.check(path)
+        except Damaged as error:
+            lease.close()
+            raise Damaged(f"the template {path} is not used: {error.message}") from None
+        with contextlib.suppress(OSError):
+            os.utime(path / USE)
+        return Frozen(path, manifest), lease
+
+    def lock(self, key: str, *, timeout: float, vm: str, owner: str) -> AbstractContextManager[None]:
+        """The lock of the one who makes the template of that key; raises LockTimeout, which names him."""
+        return held_lock(
+            self._locks() / f"{key}.lock",
+            timeout=timeout,
+            what=f"the template of {vm!r} (being made by another process)",
+            owner=owner,
+        )
+
+    # -- making --------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def draft(self, key: str, room: int) -> Iterator[Draft]:
+        """A folder to make the template in, removed at the end unless it was published.
+
+        Raises StartError when the disk has less than `room` bytes free: a memory file that cannot be filled
+        kills QEMU without a word.
+        """
+        self.remove_unlinked()
+        free = shutil.disk_usage(self.folder).free
+        if free < room:
+            raise StartError(
+                f"the disk of {self.folder} has {free >> 20} MiB free, and a template may need {room >> 20} MiB",
+                hint="make room, or name a directory elsewhere in MAQET_CACHE_DIR",
+            )
+        path = self.folder / f"{key}-{secrets.token_hex(4)}"
+        try:
+            path.mkdir(mode=0o700)
+            lease = Lease.take(path / USE)
+        except OSError as error:
+            raise StartError(f"the template folder {path} cannot be made: {error.strerror}") from error
+        try:
+            yield Draft(path, lease)
+        finally:
+            if lease.held and self._current(key) != path:
+                shutil.rmtree(path, ignore_errors=True)
+            lease.close()
+
+    def publish(self, draft: Draft, manifest: Manifest) -> Frozen:
+        """Finish a draft: write the manifest, and let the key lead to it from now on.
+
+        Raises StartError when that fails.
+        """
+        link = draft.path.with_name(f".{draft.path.name}")
+        try:
+            manifest.write(draft.path)
+            link.symlink_to(draft.path.name)
+            link.replace(self.folder / manifest.key)
+        except OSError as error:
+            raise StartError(f"the template {draft.path} cannot be finished: {error.strerror}") from error
+        self.remove_unlinked()
+        return Frozen(draft.path, manifest)
+
+    def _current(self, key: str) -> Path | None:
+        """The folder that a key leads to."""
+        try:
+            name = (self.folder / key).readlink().name
+        except OSError:
+            return None
+        return self.folder / name
+
+    # -- what cannot be frozen -----------------------------------------------------------------------------
+
+    def refuse(self, key: str, reason: str) -> None:
+        """Remember that QEMU cannot freeze this machine, and why, so that nobody tries again."""
+        with contextlib.suppress(OSError, MaqetError):
+            folder = self.folder / _REFUSED
+            folder.mkdir(mode=0o700, exist_ok=True)
+            draft = folder / f".{key}-{secrets.token_hex(4)}"
+            draft.write_text(json.dumps({"reason": reason}))
+            draft.rename(folder / f"{key}.json")
+
+    def refusal(self, key: str) -> str | None:
+        """Why the machine of that key cannot be frozen, or None."""
+        try:
+            return str(json.loads((self.folder / _REFUSED / f"{key}.json").read_text())["reason"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    # -- removing ------------------------------------------------------------------------------------------
+
+    def remove(self, key: str) -> None:
+        """Take a template out of use; its files go when the last of its clones has ended."""
+        with contextlib.suppress(OSError):
+            (self.folder / key).unlink()
+        self.remove_unlinked()
+
+    def all(self) -> list[Kept]:
+        """Every finished template, the one that was not used for longest first."""
+        found = []
+        for path in self._linked():
+            with contextlib.suppress(OSError):
+                found.append(Kept(path, _size(path), (path / USE).stat().st_mtime))
+        return sorted(found, key=lambda kept: kept.used)
+
+    def evict(self, limit: int) -> list[Kept]:
+        """Remove what was not used for longest until the rest takes at most `limit` bytes; returns that.
+
+        One that is in use stays, however old.
+        """
+        everything = self.all()
+        total = sum(kept.size for kept in everything)
+        removed = []
+        for kept in everything:
+            if total <= limit:
+                break
+            with _alone(kept.path) as alone:
+                if alone:
+                    with contextlib.suppress(OSError):
+                        (self.folder / kept.path.name.rpartition("-")[0]).unlink()
+                    shutil.rmtree(kept.path, ignore_errors=True)
+                    total -= kept.size
+                    removed.append(kept)
+        return removed
+
+    def remove_unlinked(self) -> None:
+        """Remove the folders that no key leads to and nobody uses: abandoned, replaced, taken out of use."""
+        linked = set(self._linked())
+        with contextlib.suppress(OSError):
+            for path in self.folder.iterdir():
+                if path.is_dir() and not path.is_symlink() and path not in linked and "-" in path.name:
+                    self._remove_unlinked(path)
+
+    def _remove_unlinked(self, path: Path) -> None:
+        with _alone(path) as alone:
+            # Looked at again with the lock: it may have been published since.
+            if alone and path not in self._linked():
+                shutil.rmtree(path, ignore_errors=True)
+                return
+        with contextlib.suppress(OSError):
+            if not (path / USE).exists() and time.time() - path.stat().st_mtime > _JUST_MADE:
+                shutil.rmtree(path, ignore_errors=True)
+
+    def _linked(self) -> list[Path]:
+        """The folders that keys lead to."""
+        found = []
+        with contextlib.suppress(OSError):
+            for link in self.folder.iterdir():
+                if link.is_symlink() and not link.name.startswith("."):
+                    found.append(self.folder / link.readlink().name)
+        return found
+
+    def _locks(self) -> Path:
+        locks = self.folder / _LOCKS
+        try:
+            locks.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise StartError(f"{locks} cannot be made: {error.strerror}") from error
+        return locks
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[bool]:
+    """Whether nobody uses the folder, for the time of the block; false where there is nothing to lock."""
+    try:
+        fd = os.open(path / USE, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        yield False
+        return
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+            return
+        yield True
+    finally:
+        os.close(fd)
+
+
+def _check_private(path: Path) -> None:
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode):
+        raise Damaged("it is not a directory")
+    if found.st_uid != os.geteuid():
+        raise Damaged(f"it belongs to user id {found.st_uid}, not to {os.geteuid()}")
+    if found.st_mode & 0o077:
+        raise Damaged(f"it is open to others (mode {stat.S_IMODE(found.st_mode):04o})")
+
+
+def _size(path: Path) -> int:
+    """Bytes that a folder takes on the disk: memory files have holes."""
+    return sum(file.lstat().st_blocks * 512 for file in path.iterdir())
