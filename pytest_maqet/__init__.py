@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pytest_maqet.guest.guest_process import GuestProcess
     from pytest_maqet.machine.virtual_machine import VirtualMachine
     from pytest_maqet.runs.exit_status import Exit
+    from pytest_maqet.templates.template import Template
 
 __version__ = "0.1.0"
 
@@ -46,6 +47,7 @@ __all__ = [
     "QMPCommandError",
     "QemuDied",
     "StartError",
+    "Template",
     "VirtualMachine",
     "WaitTimeout",
 ]
@@ -54,6 +56,7 @@ _HOMES = {
     "CompletedCommand": "pytest_maqet.guest.commands",
     "Exit": "pytest_maqet.runs.exit_status",
     "GuestProcess": "pytest_maqet.guest.guest_process",
+    "Template": "pytest_maqet.templates.template",
     "VirtualMachine": "pytest_maqet.machine.virtual_machine",
 }
 

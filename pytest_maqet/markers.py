@@ -9,12 +9,15 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_maqet.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pytest_maqet.templates.template import Template
 
 #: Every scope a VM can have, from the narrowest to the widest.
 SCOPES = ("function", "class", "module", "package", "session", "run")
@@ -34,8 +37,8 @@ _REQUIREMENTS = ("kvm", "arch", "binary", "qemu", "guest", "provides")
 VERSION = re.compile(r"\s*(>=|<=|==|!=|>|<)\s*(\d+(?:\.\d+)*)\s*")
 
 _MARKER_LINES = (
-    "maqet(name, *, scope=None, exclusive=False, **overrides): choose the VM that `vm` gives this test, and "
-    "change it: maqet('web', memory='1G', **{'cpu.count': 4}).",
+    "maqet(name_or_template, *, scope=None, exclusive=False, **overrides): choose the VM that `vm` gives this "
+    "test, and change it: maqet('web', memory='1G', **{'cpu.count': 4}).",
     "maqet_requires(*, kvm=False, arch=None, binary=(), qemu=None, guest=None, provides=()): skip this test "
     "where a capability is missing: KVM, the host's architecture, programs on PATH, QEMU's version "
     "('>=8.2'), a command in the guest, a capability word of the VM.",
@@ -55,6 +58,7 @@ class Choice:
     scope: str | None = None
     exclusive: bool = False
     source: str = ""
+    template: Template | None = None
 
     @property
     def picked(self) -> str:
@@ -65,7 +69,7 @@ class Choice:
     @property
     def plain(self) -> bool:
         """Whether the VM is wanted as the YAML has it."""
-        return not self.overrides and self.scope is None
+        return not self.overrides and self.scope is None and self.template is None
 
 
 def register(config: pytest.Config) -> None:
@@ -81,16 +85,17 @@ def marked(node: pytest.Item | pytest.Collector | pytest.FixtureRequest, where: 
     meant for that other one. Raises ConfigError for a marker that is used wrongly.
     """
     nearest_first = [_one(mark, where) for mark in _marks(node)]
-    name = next((choice.name for choice in nearest_first if choice.name is not None), None)
+    named = next((choice for choice in nearest_first if choice.name is not None), Choice())
     overrides: dict[str, Any] = {}
     scope, exclusive = None, False
     for choice in reversed(nearest_first):
-        if choice.name not in (None, name):
+        if choice.name is not None and (choice.name, choice.template) != (named.name, named.template):
             continue
         overrides.update(choice.overrides)
         scope = choice.scope or scope
         exclusive = choice.exclusive or exclusive
-    return Choice(name, overrides, scope, exclusive, f"marker of {where}" if nearest_first else where)
+    source = f"marker of {where}" if nearest_first else where
+    return Choice(named.name, overrides, scope, exclusive, source, named.template)
 
 
 def _marks(node: Any) -> Iterable[pytest.Mark]:
@@ -114,9 +119,7 @@ def _one(mark: pytest.Mark, where: str) -> Choice:
             f"{where}: maqet(…) takes one VM name, got {', '.join(map(repr, mark.args))}; "
             "several VMs come from their own fixtures, or from `vms`."
         )
-    name = mark.args[0] if mark.args else None
-    if name is not None and not isinstance(name, str):
-        raise ConfigError(f"{where}: maqet(…) takes a VM's name, got {name!r} ({type(name).__name__}).")
+    name, template = name_or_template(mark.args[0], f"{where}: maqet(…)") if mark.args else (None, None)
     overrides = dict(mark.kwargs)
     scope = overrides.pop("scope", None)
     if scope is not None and scope not in SCOPES:
@@ -124,22 +127,33 @@ def _one(mark: pytest.Mark, where: str) -> Choice:
     exclusive = overrides.pop("exclusive", False)
     if not isinstance(exclusive, bool):
         raise ConfigError(f"{where}: maqet(exclusive={exclusive!r}): it is True or False.")
-    return Choice(name, overrides, scope, exclusive)
+    return Choice(name, overrides, scope, exclusive, "", template)
+
+
+def name_or_template(said: Any, where: str) -> tuple[str, Template | None]:
+    """What may stand where a VM's name may: the name, or a template with the name of its VM.
+
+    Raises ConfigError for anything else.
+    """
+    if isinstance(said, str):
+        return said, None
+    from pytest_maqet.templates.template import Template
+
+    if isinstance(said, Template):
+        return said.name, said
+    raise ConfigError(f"{where} takes a VM's name or a template, got {said!r} ({type(said).__name__}).")
 
 
 def changed(choice: Choice, parameter: Any) -> Choice:
-    """A choice after an indirect parameter of `vm`: a VM's name, or a mapping of overrides."""
-    if isinstance(parameter, str):
-        if choice.name in (None, parameter):
-            return Choice(parameter, choice.overrides, choice.scope, choice.exclusive, choice.source)
-        return Choice(parameter, {}, None, choice.exclusive, choice.source)
+    """A choice after an indirect parameter of `vm`: a VM's name, a template, or a mapping of overrides."""
     if isinstance(parameter, Mapping) and all(isinstance(key, str) for key in parameter):
-        overrides = {**choice.overrides, **parameter}
-        return Choice(choice.name, overrides, choice.scope, choice.exclusive, choice.source)
-    raise ConfigError(
-        f"{choice.source}: an indirect parameter of `vm` is a VM's name or a dict of overrides, "
-        f"got {parameter!r}."
+        return replace(choice, overrides={**choice.overrides, **parameter})
+    name, template = name_or_template(
+        parameter, f"{choice.source}: an indirect parameter of `vm`, unless it is a dict of overrides,"
     )
+    if choice.name in (None, name) and choice.template in (None, template):
+        return replace(choice, name=name, template=template)
+    return Choice(name, {}, None, choice.exclusive, choice.source, template)
 
 
 def uses_a_marked_fixture(fixture_names: Iterable[str]) -> bool:

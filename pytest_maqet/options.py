@@ -242,5 +242,6 @@ _CONVERTERS: dict[str, Callable[[Option, str, Any], Any]] = {
     "texts": _texts,
     "number": _number,
     "scale": _scale,
+    "size": _size,
     "flag": _yes_or_no,
 }

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -130,14 +131,17 @@ class MaqetSession:
                 hint="add `default: NAME` to the YAML, or @pytest.mark.maqet('NAME') to the test, "
                 "or run with --maqet-vm NAME",
             )
-        return Choice(name, choice.overrides, choice.scope, choice.exclusive, choice.source)
+        return replace(choice, name=name)
 
     def configured(self, choice: Choice, fixture_values: Mapping[str, Any] | None = None) -> VmConfig:
         """The VM's configuration with the overrides of a complete choice.
 
         Raises ConfigError for an unknown VM or a wrong override.
         """
-        overrides = dict(choice.overrides)
+        template = choice.template
+        if template is not None and not choice.overrides:
+            return template.config.scoped(choice.scope or template.config.scope)
+        overrides = {**(template.overrides if template is not None else {}), **choice.overrides}
         if choice.scope is not None and choice.scope != self.config.vm(choice.picked).scope:
             overrides["scope"] = choice.scope
         return self.config.vm(

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_maqet.errors import ConfigError
-from pytest_maqet.markers import MARKED_FIXTURES, SCOPES, Choice
+from pytest_maqet.markers import MARKED_FIXTURES, SCOPES, Choice, name_or_template
 from pytest_maqet.requirements import check_vm
 from pytest_maqet.session import MaqetSession, session_of
 from pytest_maqet.start_ahead import start_closure
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from pytest_maqet.config import VmConfig
     from pytest_maqet.machine import VirtualMachine
     from pytest_maqet.management.wishes import Wanted
+    from pytest_maqet.templates.template import Template
 
 #: pytest's scope for a fixture that gives a VM of our scope. `package` does not work for a plugin's fixture
 #: (one VM would serve all packages), so it is a module's fixture whose VM is kept with the package.
@@ -113,14 +113,12 @@ def give_factory(request: pytest.FixtureRequest, scope: str) -> Callable[..., Vi
     session = session_of(request)
     fixture = request.fixturename
 
-    def factory(name: str | None = None, /, **overrides: Any) -> VirtualMachine:
+    def factory(name: str | Template | None = None, /, **overrides: Any) -> VirtualMachine:
         __tracebackhide__ = True
         assert session.item is not None, "a VM factory is called in a test or in a fixture"
-        if name is not None and not isinstance(name, str):
-            raise ConfigError(f"{fixture}(…) takes a VM's name, got {name!r} ({type(name).__name__})")
-        choice = session.complete(
-            Choice(name, overrides, None, source=f"{fixture}(…) in {session.item.nodeid}")
-        )
+        source = f"{fixture}(…) in {session.item.nodeid}"
+        picked, template = name_or_template(name, f"{fixture}(…)") if name is not None else (None, None)
+        choice = session.complete(Choice(picked, overrides, None, source=source, template=template))
         needed = session.config.fixture_names(choice.picked, choice.overrides, source=choice.source)
         values = {one: request.getfixturevalue(one) for one in needed}
         return hand_over(

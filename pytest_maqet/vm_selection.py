@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -41,10 +42,10 @@ def wanted_vm(
     from pytest_maqet.management.wishes import Scope, Wanted
 
     kind = session.scope_of(choice, at_least) if shared else at_least
-    scoped = Choice(choice.name, choice.overrides, kind, choice.exclusive, choice.source)
+    scoped = replace(choice, scope=kind)
     config = session.configured(scoped, values)
     owner = scope_node(item, kind).nodeid if kind != "run" else ""
-    return Wanted(config, Scope(kind, owner), shared, choice.overrides, values)
+    return Wanted(config, Scope(kind, owner), shared, choice.overrides, values, template=choice.template)
 
 
 def end_with_scope(session: MaqetSession, item: pytest.Item, wanted: Wanted) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,6 +85,10 @@ class Config:
                 if reason:
                     where = self._place(name, key)
                     problems.add(where, f"vms.{name}.{key}", reason)
+            for index, step in enumerate(self.vms[name].prepare):
+                if step.put is not None and not os.path.lexists(step.put[0]):
+                    where = self._place(name, f"prepare[{index}].put[0]")
+                    problems.add(where, f"vms.{name}.prepare[{index}].put", f"{step.put[0]} does not exist")
         problems.check()
 
     def _place(self, name: str, key: str) -> str:

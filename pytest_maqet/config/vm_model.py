@@ -220,6 +220,12 @@ class VmConfig(Model):
     def __eq__(self, other: object) -> bool:
         return self.key == other.key if isinstance(other, VmConfig) else NotImplemented
 
+    def scoped(self, scope: str) -> VmConfig:
+        """The same VM with another scope."""
+        copy = self.model_copy(update={"scope": scope})
+        copy.__dict__.pop("key", None)  # the digest of the other one
+        return copy
+
     @property
     def described_as(self) -> str:
         """For a docstring: `VM 'web' (maqet.yaml:3)`."""

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from pytest_maqet.config import VmConfig
+from pytest_maqet.errors import NotSupported
 from pytest_maqet.runs.run_directory import RunDirectory
+from pytest_maqet.templates.template import Template
 
 #: Everything takes about this many times as long under QEMU's own CPU emulation.
 TCG_TIMEOUT_SCALE = 8.0
@@ -21,6 +23,11 @@ def _say_nothing(_line: str) -> None:
 def _nobody() -> str:
     """An owner nobody named."""
     return ""
+
+
+def _cannot_freeze(vm: Any) -> Any:
+    """Used where nobody keeps templates."""
+    raise NotSupported(f"{vm.name} was started by hand: there is no run that keeps a template of it")
 
 
 def _no_overrides(config: VmConfig, overrides: Mapping[str, Any]) -> VmConfig:
@@ -36,7 +43,7 @@ class Host:
 
     `lease` is the file whose shared lock keeps the VM alive. `timeout_scale` None means 1, or 8 under TCG.
     `monitors` is the number of QMP monitors each VM gets: one per process that uses it, and one for a person.
-    `owner` says who we are now, for locks ("gw0, test_a.py::test_b").
+    `owner` says who we are now, for locks ("gw0, test_a.py::test_b"). `freeze` makes a template of a VM.
     """
 
     run: RunDirectory
@@ -48,6 +55,7 @@ class Host:
     report: Callable[[str], None] = _say_nothing
     owner: Callable[[], str] = _nobody
     reconfigure: Callable[[VmConfig, Mapping[str, Any]], VmConfig] = _no_overrides
+    freeze: Callable[[Any], Template] = _cannot_freeze
 
     def scale(self, accelerator: str) -> float:
         """What every timeout of a VM under this accelerator is multiplied by."""

@@ -20,6 +20,7 @@ from pytest_maqet.machine.guest_access import GuestCalls
 from pytest_maqet.machine.host import Host
 from pytest_maqet.machine.life import Life
 from pytest_maqet.machine.qmp_handle import QmpHandle
+from pytest_maqet.templates.template import Template
 
 
 class VirtualMachine(MachineCore):
@@ -64,7 +65,7 @@ class VirtualMachine(MachineCore):
 
     @property
     def started_by(self) -> str:
-        """How the VM came up: "boot"."""
+        """How the VM came up: "boot", or "clone" (of a template)."""
         return self.life.facts.started_by
 
     @property
@@ -218,6 +219,17 @@ class VirtualMachine(MachineCore):
         self.refuse_unless_exclusive("kill")
         if self.life.vitals.exit is None:
             self.on_loop(power.kill(self.life))
+
+    # -- state ---------------------------------------------------------------------------------------------
+
+    def freeze(self) -> Template:
+        """Make a template of the VM as it is now, for clones in this run; the VM itself goes on.
+
+        Its memory and disks are copied, which takes a second or so for some hundred megabytes in use. Open
+        conversations with the guest are ended. Raises NotSupported with QEMU's reason where that cannot be.
+        """
+        self.refuse_unless_exclusive("freeze")
+        return self.host.freeze(self)
 
     # -- failures, sharing, evidence -----------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ from pytest_maqet.management.records import Ledger, Spoiled, StartRecord, merged
 from pytest_maqet.management.run_side import RunSide
 from pytest_maqet.management.sharing import SharedVms, start_lock_timeout
 from pytest_maqet.management.templates import Templates
-from pytest_maqet.management.wishes import BY_HAND, Live, Scope, Wanted
+from pytest_maqet.management.wishes import BY_HAND, Identity, Live, Scope, Wanted
 from pytest_maqet.runs.locks import held_lock
 from pytest_maqet.runs.vm_directory import VmDirectory
 from pytest_maqet.settings import Settings, thread_bound
@@ -66,7 +66,7 @@ class Manager:
         self._shared = SharedVms(self._run.directory, self._owner)
         self._templates = Templates(settings, self._run.directory, self._launcher, self.ledger, self._owner)
         self._lives: list[Live] = []
-        self._failed_ahead: dict[tuple[Scope, str, str], BaseException] = {}
+        self._failed_ahead: dict[Identity, BaseException] = {}
         self._guard = threading.RLock()
 
     @property
@@ -76,13 +76,20 @@ class Manager:
 
     # -- by hand -------------------------------------------------------------------------------------------
 
-    def start(self, name: str, **overrides: Any) -> HandStarted:
+    def start(self, name: str | Template, **overrides: Any) -> HandStarted:
         """Start one more VM, of its own; `stop` ends it, a `with` block does, and the session's end.
 
-        Overrides as in the `maqet` marker. Raises ConfigError, StartError and whatever a start can raise.
+        `name` is a VM's, or a template. Overrides as in the `maqet` marker. Raises ConfigError, StartError and
+        whatever a start can raise.
         """
+        template = name if isinstance(name, Template) else None
+        if template is not None:
+            name, overrides = template.name, {**template.overrides, **overrides}
+        assert isinstance(name, str)
         config = self.config.vm(name, {**overrides, "scope": "session"}, source="maqet.start(…)")
-        wanted = Wanted(config, BY_HAND, shared=False, overrides=overrides, kind=HandStarted)
+        wanted = Wanted(
+            config, BY_HAND, shared=False, overrides=overrides, kind=HandStarted, template=template
+        )
         vm = self.acquire(wanted).vm
         assert isinstance(vm, HandStarted)
         return vm
@@ -115,7 +122,7 @@ class Manager:
         """
         config = self.config.vm(name, overrides, source="maqet.template(…)")
         wanted = Wanted(config, BY_HAND, shared=False, overrides=overrides)
-        return self._templates.prepared(config, self._host(wanted), prepare, tuple(key))
+        return self._templates.prepared(wanted, self._host(wanted), prepare, tuple(key))
 
     def user_lock(self, name: str, timeout: float) -> AbstractContextManager[Any]:
         """A named lock of the suite's own, across all workers of the run; none of ours has its file."""
@@ -168,11 +175,7 @@ class Manager:
             return None
         with self._guard:
             return next(
-                (
-                    live
-                    for live in self.lives
-                    if live.shared and (live.scope, live.config.name, live.config.key) == wanted.identity
-                ),
+                (live for live in self.lives if live.shared and live.wanted.identity == wanted.identity),
                 None,
             )
 
@@ -241,6 +244,7 @@ class Manager:
             report=self._launcher.listener.progress,
             owner=self._owner,
             reconfigure=reconfigure,
+            freeze=lambda vm: self._templates.of_running(vm, wanted),
         )
 
     def _start(self, wanted: Wanted) -> Live:
@@ -254,7 +258,7 @@ class Manager:
             self._failed(config, record, error)
             raise
         record.ready = time.time()
-        live = Live(vm, config, wanted.scope, wanted.shared, last_test=self.test)
+        live = Live(vm, wanted, last_test=self.test)
         with self._guard:
             self._lives.append(live)
         return live
@@ -301,7 +305,7 @@ class Manager:
         live.spoiled = None
 
     def _relaunch(self, live: Live, record: StartRecord) -> None:
-        way = self._templates.way_for(live.config, live.vm.host)
+        way = self._templates.way_for(live.wanted, live.vm.host)
         record.how, record.reason = way.how, way.reason
         self._launcher.relaunch(way, live.vm)
 

@@ -11,7 +11,8 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,6 +54,8 @@ if TYPE_CHECKING:
 ROOM = 64 << 20
 #: How long the guest is asked for a channel before it is frozen, in seconds.
 CHANNEL_SECONDS = 5.0
+#: How many clones may fail to come up before the VM is booted instead.
+_TRIES = 2
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
 
 
@@ -64,10 +67,20 @@ class NoTemplate(Exception):
 class _Wish:
     """What is known of a VM's template before there is one."""
 
-    config: VmConfig
+    wanted: Wanted
     host: Host
     plan: Plan
     key: str
+
+    @property
+    def config(self) -> VmConfig:
+        """The VM's configuration."""
+        return self.wanted.config
+
+    @property
+    def patience(self) -> Deadline:
+        """How long freezing may take."""
+        return Deadline.after(self.config.timeouts.ready, self.host.scale(self.plan.accelerator))
 
 
 class Templates:
@@ -90,17 +103,40 @@ class Templates:
 
     # -- which way -----------------------------------------------------------------------------------------
 
-    def way_for(self, config: VmConfig, host: Host) -> Way:
+    def bring_up(self, wanted: Wanted, host: Host, record: StartRecord) -> ManagedMachine:
+        """Bring a VM up, as a clone if possible; one that is no good costs its template, which is made anew.
+
+        Raises what a start can raise.
+        """
+        faults: list[MaqetError] = []
+        while True:
+            way = self.way_for(wanted, host) if len(faults) < _TRIES else self._without(wanted, faults[-1])
+            record.how, record.reason = way.how, way.reason
+            own_template = isinstance(way, Clone) and wanted.template is None
+            try:
+                return self._launcher.launch(way, wanted.config, host, wanted.kind, last_try=not own_template)
+            except StepFailed:
+                raise
+            except (StartError, QemuDied, GuestPanic) as error:
+                if not isinstance(way, Clone) or not own_template:
+                    raise
+                self._distrust(way, error)
+                faults.append(error)
+
+    def way_for(self, wanted: Wanted, host: Host) -> Way:
         """How this VM starts: as a clone where that is wanted and can be, its template being made if need be.
 
         Raises NotSupported, with the reason, when `start: clone` is said and it cannot, and what a boot
         raises when the template's VM does not become ready.
         """
+        config = wanted.config
+        if wanted.template is not None:
+            return self._of(wanted.template, config, host)
         mode = self._mode(config)
         if mode == "boot":
             return Boot("start: boot" if config.start else "--maqet-start boot")
         try:
-            return self._clone(config, host, mode)
+            return self._clone(wanted, host, mode)
         except NoTemplate as error:
             if mode == "clone":
                 raise NotSupported(
@@ -109,43 +145,20 @@ class Templates:
                 ) from None
             return Boot(str(error))
 
-    def bring_up(self, wanted: Wanted, host: Host, record: StartRecord) -> ManagedMachine:
-        """Bring a VM up, as a clone if possible; one that is no good costs its template, and is made anew.
+    def _without(self, wanted: Wanted, error: MaqetError) -> Way:
+        if self._mode(wanted.config) == "clone":
+            raise error
+        return Boot(f"clones of it do not come up: {error.message.splitlines()[0]}")
 
-        Raises what a start can raise.
-        """
-        config = wanted.config
-        for _attempt in range(2):
-            way = self.way_for(config, host)
-            if not isinstance(way, Clone):
-                break
-            try:
-                vm = self._launcher.launch(way, config, host, wanted.kind, last_try=False)
-            except StepFailed:
-                raise
-            except (StartError, QemuDied, GuestPanic) as error:
-                self._distrust(way, error)
-                if self._mode(config) == "clone":
-                    last: MaqetError = error
-                continue
-            record.how = way.how
-            return vm
-        else:
-            if self._mode(config) == "clone":
-                raise last
-            way = Boot("clones of it do not come up")
-        record.how, record.reason = way.how, way.reason
-        return self._launcher.launch(way, config, host, wanted.kind)
+    def _mode(self, config: VmConfig) -> str:
+        return config.start or self._settings.start
 
-    def way_of(self, template: Template, config: VmConfig, host: Host) -> Clone:
-        """A clone of this template, with a configuration that differs from it at most outside of the machine.
-
-        Raises ConfigError when the machine itself was changed, StartError when the template is gone.
-        """
+    def _of(self, template: Template, config: VmConfig, host: Host) -> Clone:
+        """A clone of this template, with a configuration that differs from it at most outside of the machine."""
         if template_key(plan_for(config, host)) != template.base:
             raise ConfigError(
                 f"a template of {template.name!r} is frozen as it is: what was changed belongs to its machine",
-                hint="change the VM in the YAML or in maqet.template(…), and a template of its own is made",
+                hint="say the change in maqet.template(…) or in the YAML, and a template of its own is made",
             )
         try:
             return Clone(template.frozen, Lease.join(template.frozen.path / USE))
@@ -155,29 +168,22 @@ class Templates:
                 hint="ask maqet.template(…) for it again, instead of keeping it from one run to another",
             ) from None
 
-    def _mode(self, config: VmConfig) -> str:
-        return config.start or self._settings.start
-
     def _distrust(self, way: Clone, error: MaqetError) -> None:
         """A clone did not come up: its template is taken out of use."""
         way.lease.close()
-        name = way.frozen.manifest.vm
-        self._ledger.note(f"a template of {name} was thrown away: {error.message.splitlines()[0]}")
-        TemplateStore(way.frozen.path.parent).remove(way.frozen.manifest.key)
+        manifest = way.frozen.manifest
+        reason = error.message.splitlines()[0]
+        self._ledger.note(f"a template of {manifest.vm} was thrown away, a clone did not come up: {reason}")
+        TemplateStore(way.frozen.path.parent).remove(manifest.key)
 
-    def _clone(self, config: VmConfig, host: Host, mode: str) -> Clone:
-        plan = plan_for(config, host)
+    def _clone(self, wanted: Wanted, host: Host, mode: str) -> Clone:
+        plan = plan_for(wanted.config, host)
         reason = why_not(plan)
         if reason is not None:
             raise NoTemplate(reason)
         store = self._store(mode)
-        key = template_key(plan)
-        wish = _Wish(config, host, plan, key)
-
-        def make(draft: Draft) -> Manifest:
-            return self._boot_and_freeze(wish, draft)
-
-        frozen, lease = self._obtain(store, wish, make)
+        wish = _Wish(wanted, host, plan, template_key(plan))
+        frozen, lease = self._obtain(store, wish, partial(self._boot_and_freeze, wish))
         return Clone(frozen, lease)
 
     def _store(self, mode: str) -> TemplateStore:
@@ -244,7 +250,11 @@ class Templates:
                 frozen = store.publish(draft, manifest)
                 lease = Lease.join(frozen.path / USE)
         except (StartError, QemuDied, OSError) as error:
-            raise self._because(error) from error
+            reason = _no_room(error)
+            if reason is None:
+                raise  # it is the VM's own
+            self._ledger.note(f"no template of {wish.config.name}: {reason}")
+            raise NoTemplate(reason) from None
         self._ledger.made_template(wish.config.name, wish.key, began)
         if self._settings.templates == "rebuild":
             marker = self._rebuilt(wish.key)
@@ -256,19 +266,6 @@ class Templates:
 
     def _rebuilt(self, key: str) -> Path:
         return self._run.path / "rebuilt" / key
-
-    def _because(self, error: Exception) -> Exception:
-        """The error as it is when it is the VM's own, a reason to boot instead when the disk's."""
-        if isinstance(error, OSError) and error.errno in _NO_ROOM:
-            reason = f"the template could not be written: {error.strerror}"
-        elif isinstance(error, QemuDied) and error.signal == signal.SIGBUS:
-            reason = "the disk of the templates became full while one was made"
-        elif _is_about_room(error):
-            reason = error.args[0].splitlines()[0]
-        else:
-            return error
-        self._ledger.note(f"no template: {reason}")
-        return NoTemplate(reason)
 
     # -- how one is made -----------------------------------------------------------------------------------
 
@@ -282,7 +279,7 @@ class Templates:
 
     def prepared(
         self,
-        config: VmConfig,
+        wanted: Wanted,
         host: Host,
         function: Callable[[VirtualMachine], object] | None,
         parts: tuple[object, ...],
@@ -291,14 +288,13 @@ class Templates:
 
         Raises NotSupported where the VM cannot be frozen, and what `function` raises.
         """
-        plan = plan_for(config, host)
+        plan = plan_for(wanted.config, host)
         base = template_key(plan)
-        wish = _Wish(config, host, plan, prepared_key(base, function, parts))
-        store = self._own_store() if self._settings.templates == "off" else self._store("clone")
+        wish = _Wish(wanted, host, plan, prepared_key(base, function, parts))
 
         def make(draft: Draft) -> Manifest:
             began = time.monotonic()
-            vm = self._launcher.launch(self._clone(config, host, "clone"), config, host)
+            vm = self._launcher.launch(self._clone(wanted, host, "clone"), wanted.config, host)
             try:
                 if function is not None:
                     function(vm)
@@ -307,31 +303,30 @@ class Templates:
                 vm.close()
 
         try:
-            frozen, lease = self._obtain(store, wish, make)
+            frozen, lease = self._obtain(self._store("clone"), wish, make)
         except NoTemplate as error:
-            raise NotSupported(f"there can be no template of {config.name}: {error}") from None
-        return Template(config.name, wish.key, config, frozen, base, lease)
+            raise NotSupported(f"there can be no template of {wanted.config.name}: {error}") from None
+        return _template(wish, frozen, base, lease)
 
-    def of_running(self, vm: VirtualMachine) -> Template:
+    def of_running(self, vm: VirtualMachine, wanted: Wanted) -> Template:
         """A template of a VM as it is now; it goes on, and the template goes with the run."""
-        config, host = vm.config, vm.host
-        plan = plan_for(config, host)
-        base = template_key(plan)
-        wish = _Wish(config, host, plan, prepared_key(base, None, (time.time_ns(), os.getpid())))
+        plan = plan_for(vm.config, vm.host)
         reason = why_not(plan)
         if reason is not None:
             raise NotSupported(f"{vm.name} cannot be frozen: {reason}")
+        base = template_key(plan)
+        moment = (time.time_ns(), os.getpid())
+        wish = _Wish(replace(wanted, config=vm.config), vm.host, plan, prepared_key(base, None, moment))
         store = self._own_store()
-        with store.draft(wish.key, 2 * config.memory + ROOM) as draft:
-            manifest = self._copied(vm, draft, wish, 0.0)
-            frozen = store.publish(draft, manifest)
+        with store.draft(wish.key, 2 * vm.config.memory + ROOM) as draft:
+            frozen = store.publish(draft, self._copied(vm, draft, wish, 0.0))
             lease = Lease.join(frozen.path / USE)
-        return Template(config.name, wish.key, config, frozen, base, lease)
+        return _template(wish, frozen, base, lease)
 
     def _copied(self, vm: VirtualMachine, draft: Draft, wish: _Wish, seconds: float) -> Manifest:
         loop = lease_loop()
         try:
-            life = copied_life(vm, loop, draft, _patience(wish))
+            life = copied_life(vm, loop, draft, wish.patience)
             copy = VirtualMachine(wish.config, wish.host, life)
         finally:
             release_loop(loop)
@@ -348,14 +343,20 @@ def _frozen(vm: VirtualMachine, draft: Draft, wish: _Wish, seconds: float) -> Ma
     if life.picked_channel is None and life.has_channels() and life.vitals.exit is None:
         with suppress(MaqetError):  # a guest without one is frozen all the same
             vm.on_loop(life.channel(vm.deadline(None, CHANNEL_SECONDS)))
-    return freeze(vm, draft, _patience(wish), key=wish.key, plan=wish.plan, boot_seconds=seconds)
+    return freeze(vm, draft, wish.patience, key=wish.key, plan=wish.plan, boot_seconds=seconds)
 
 
-def _patience(wish: _Wish) -> Deadline:
-    return Deadline.after(wish.config.timeouts.ready, wish.host.scale(wish.plan.accelerator))
+def _template(wish: _Wish, frozen: Frozen, base: str, lease: Lease) -> Template:
+    return Template(wish.config.name, wish.key, wish.config, frozen, base, lease, wish.wanted.overrides)
 
 
-def _is_about_room(error: Exception) -> bool:
-    """Whether a start failed for want of room, in words of ours, of qemu-img or of QEMU."""
+def _no_room(error: Exception) -> str | None:
+    """Why a template could not be written, where that is the disk's fault and the VM can boot all the same."""
+    if isinstance(error, OSError):
+        return f"it could not be written: {error.strerror}" if error.errno in _NO_ROOM else None
+    if isinstance(error, QemuDied) and error.signal == signal.SIGBUS:
+        return "the disk became full while it was made"
     text = str(error)
-    return any(os.strerror(number) in text for number in _NO_ROOM) or "MiB free" in text
+    if "MiB free" in text or any(os.strerror(number) in text for number in _NO_ROOM):
+        return text.splitlines()[0]
+    return None

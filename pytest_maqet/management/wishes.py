@@ -8,6 +8,7 @@ from typing import Any
 
 from pytest_maqet.config import VmConfig
 from pytest_maqet.management.launch import ManagedMachine
+from pytest_maqet.templates.template import Template
 
 
 @dataclass(frozen=True)
@@ -18,32 +19,19 @@ class Scope:
     owner: str
 
 
+#: Scope, VM, digest of its configuration, key of the template it must be a clone of.
+Identity = tuple[Scope, str, str, str]
+
 #: The scope of VMs that a test started by hand: they end with the process's session.
 BY_HAND = Scope("session", "started by hand")
-
-
-@dataclass
-class Live:
-    """A VM that is alive, and what is known of its use."""
-
-    vm: ManagedMachine
-    config: VmConfig
-    scope: Scope
-    #: May it be given to others of its scope that want the same? Not what a factory made.
-    shared: bool
-    #: Names of the fixtures through which it is kept longer than for one test.
-    fixtures: set[str] = field(default_factory=set)
-    #: The tests that asked for it, the last one only.
-    last_test: str = ""
-    #: Why it must be replaced before it is used again.
-    spoiled: str | None = None
 
 
 @dataclass(frozen=True)
 class Wanted:
     """One VM somebody asks for.
 
-    `overrides` and `fixture_values` are what `config` was made with, for calls that change it further.
+    `overrides` and `fixture_values` are what `config` was made with, for calls that change it further;
+    `template` is what it must be a clone of, where that was said.
     """
 
     config: VmConfig
@@ -52,8 +40,38 @@ class Wanted:
     overrides: Mapping[str, Any] = field(default_factory=dict)
     fixture_values: Mapping[str, Any] = field(default_factory=dict)
     kind: type[ManagedMachine] = ManagedMachine
+    template: Template | None = None
 
     @property
-    def identity(self) -> tuple[Scope, str, str]:
+    def identity(self) -> Identity:
         """What makes two wishes one VM."""
-        return (self.scope, self.config.name, self.config.key)
+        return (self.scope, self.config.name, self.config.key, self.template.key if self.template else "")
+
+
+@dataclass
+class Live:
+    """A VM that is alive, and what is known of its use."""
+
+    vm: ManagedMachine
+    wanted: Wanted
+    #: Names of the fixtures through which it is kept longer than for one test.
+    fixtures: set[str] = field(default_factory=set)
+    #: The tests that asked for it, the last one only.
+    last_test: str = ""
+    #: Why it must be replaced before it is used again.
+    spoiled: str | None = None
+
+    @property
+    def config(self) -> VmConfig:
+        """The VM's configuration, as it was asked for."""
+        return self.wanted.config
+
+    @property
+    def scope(self) -> Scope:
+        """The scope it ends with."""
+        return self.wanted.scope
+
+    @property
+    def shared(self) -> bool:
+        """May it be given to others of its scope that want the same? Not what a factory made."""
+        return self.wanted.shared

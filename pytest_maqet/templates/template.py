@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pytest_maqet.config import VmConfig
 from pytest_maqet.runs.leases import Lease
@@ -28,7 +30,7 @@ class Frozen:
         return self.path / STATE
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Template:
     """A frozen, booted and prepared VM, from which any number of clones can be started.
 
@@ -46,6 +48,14 @@ class Template:
     base: str
     #: Keeps the files as long as this object lives.
     lease: Lease
+    #: What `config` has over the YAML.
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+    def __eq__(self, other: object) -> bool:
+        return self.key == other.key if isinstance(other, Template) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.key)
 
     def __repr__(self) -> str:
         return f"<Template of {self.name!r} {self.key[:12]}>"
