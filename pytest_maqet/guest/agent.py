@@ -56,6 +56,10 @@ class AgentChannel:
                 "or leave `agent` out of `guest: connect:`",
             )
 
+    async def reach(self) -> None:
+        """Open the connection of a guest that does not run yet; see `AgentSession.reach`."""
+        await self._session.reach()
+
     async def run(self, request: CommandRequest, deadline: Deadline) -> CommandOutcome:
         """Run a command to its end; see `Channel.run`.
 

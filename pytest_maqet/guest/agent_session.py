@@ -89,6 +89,7 @@ class AgentSession:
         self.shared = shared
         self._client: _Client | None = None
         self._socket: socket.socket | None = None
+        self._early: socket.socket | None = None
         self._lock_fd = -1
         self._users = 0
         self._connecting = asyncio.Lock()
@@ -132,9 +133,21 @@ class AgentSession:
                 f"{self.vm_name}: the connection to the guest agent broke during {command}: {error!r}"
             ) from error
 
+    async def reach(self) -> None:
+        """Open the socket for the next `held`, of a guest that does not run yet.
+
+        An agent that was frozen while somebody was connected then never sees that one go, for which it would
+        sleep a tenth of a second (channel_event_cb in qga/main.c of QEMU).
+        """
+        if not self.shared and self._early is None and self._client is None:
+            self._early = await self._opened()
+
     async def close(self) -> None:
         """Disconnect; the next `held` connects again."""
         async with self._connecting:
+            early, self._early = self._early, None
+            if early is not None:
+                early.close()
             await self._disconnect()
 
     async def _connect(self, deadline: Deadline) -> None:
@@ -162,9 +175,7 @@ class AgentSession:
         )
 
     async def _attempt(self) -> None:
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        self._socket.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(self._socket, str(self.path))
+        self._socket, self._early = self._early or await self._opened(), None
         # 0xFF is no JSON: the agent forgets what an earlier client may have left half sent (guest-sync's
         # documentation advises it).
         self._socket.send(b"\xff")
@@ -173,6 +184,16 @@ class AgentSession:
         number = secrets.randbits(53)
         if await self._client.execute("guest-sync", {"id": number}) != number:
             raise ConnectionError("the agent answered guest-sync with another number")
+
+    async def _opened(self) -> socket.socket:
+        opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        try:
+            opened.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(opened, str(self.path))
+        except BaseException:
+            opened.close()
+            raise
+        return opened
 
     async def _disconnect(self, *, unlock: bool = True) -> None:
         client, self._client = self._client, None

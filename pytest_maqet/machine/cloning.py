@@ -44,6 +44,7 @@ def cloned_life(
 
     async def go(life: Life, deadline: Deadline) -> None:
         life.expect_channel(frozen.manifest.channel)
+        await life.reach()
         await load_state(life, state, deadline)
 
     try:

@@ -80,6 +80,7 @@ def copied_life(vm: MachineCore, loop: LoopThread, draft: Draft, deadline: Deadl
     _copy_logs(life.directory, directory, config)
 
     async def go(copy: Life, within: Deadline) -> None:
+        await copy.reach()
         await load_state(copy, state.read_bytes(), within, with_memory=True)
 
     try:

@@ -187,11 +187,17 @@ class Life:
         """The name of the channel that commands take; None when none was needed yet."""
         return self._picked.name if self._picked is not None else None
 
+    async def reach(self) -> None:
+        """Connect to the agent's port before a frozen guest goes on, so that it never sees nobody there."""
+        for channel in self.channels:
+            if isinstance(channel, AgentChannel):
+                await channel.reach()
+
     async def hush(self) -> None:
-        """End every conversation with the guest, so that none is frozen half-way; the next call begins anew."""
-        for channel in self._channels or ():
-            with contextlib.suppress(MaqetError, OSError):
-                await channel.close()
+        """End conversations with the guest, so that none is frozen half-way; the next call begins anew.
+
+        The agent's connection stays: it is idle between two requests, and would miss whoever hangs up.
+        """
         for shell in self.shells.values():
             with contextlib.suppress(MaqetError, OSError):
                 await shell.close()
