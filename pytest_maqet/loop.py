@@ -3,6 +3,7 @@
 QMP, consoles, guest channels and waits are coroutines on this loop; the public, blocking API hands them over
 with `LoopThread.run`. The thread starts with the first lease and ends with the last one, so that a test
 which uses no VM runs in a process without threads of ours (from Python 3.12 on, `os.fork` warns about any).
+A lease may *rest*: then the loop stays with all its connections, and has no thread until somebody needs it.
 """
 
 from __future__ import annotations
@@ -19,13 +20,25 @@ T = TypeVar("T")
 
 
 class LoopThread:
-    """An asyncio loop that runs in a thread of its own until `close`."""
+    """An asyncio loop that runs in a thread of its own, from `go_on` to `rest` or `close`."""
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
         self._pid = os.getpid()
+        self._thread: threading.Thread | None = None
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Run the loop in a new thread."""
         self._thread = threading.Thread(target=self._serve, name="pytest-maqet", daemon=True)
         self._thread.start()
+
+    def rest(self) -> None:
+        """Stop the thread; what is open on the loop stays as it is, and nothing is read until `go_on`."""
+        if self._thread is not None and os.getpid() == self._pid:
+            self.loop.call_soon_threadsafe(self.loop.stop)
+            self._thread.join(timeout=5)
+            self._thread = None
 
     def _serve(self) -> None:
         asyncio.set_event_loop(self.loop)
@@ -63,10 +76,11 @@ class LoopThread:
         """Cancel what runs on the loop, stop it and join the thread. Idempotent, harmless after fork."""
         if self.loop.is_closed() or os.getpid() != self._pid:
             return
+        if self._thread is None:
+            self.go_on()
         asyncio.run_coroutine_threadsafe(_cancel_all(), self.loop).result(timeout=5)
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join(timeout=5)
-        if not self._thread.is_alive():
+        self.rest()
+        if not self.loop.is_running():
             self.loop.close()
 
 
@@ -81,6 +95,7 @@ async def _cancel_all() -> None:
 _guard = threading.Lock()
 _current: LoopThread | None = None
 _leases = 0
+_resting = 0
 
 
 def lease_loop() -> LoopThread:
@@ -89,12 +104,17 @@ def lease_loop() -> LoopThread:
     with _guard:
         if _current is None:
             _current = LoopThread()
+        elif not _leases:
+            _current.go_on()
         _leases += 1
         return _current
 
 
 def release_loop(leased: LoopThread) -> None:
-    """Give a lease back; the last one ends the thread. Harmless in a forked child."""
+    """Give a lease back; the last one ends the thread, and without resting ones the loop.
+
+    Harmless in a forked child.
+    """
     global _current, _leases  # noqa: PLW0603 - as above
     with _guard:
         if leased is not _current:
@@ -102,16 +122,41 @@ def release_loop(leased: LoopThread) -> None:
         _leases -= 1
         if _leases:
             return
+        if _resting:
+            leased.rest()
+            return
         _current = None
     leased.close()
 
 
+def rest_loop(leased: LoopThread) -> None:
+    """Let a lease rest: it keeps the loop, but needs no thread; `wake_loop` ends that."""
+    global _resting  # noqa: PLW0603 - as above
+    with _guard:
+        if leased is not _current:
+            return
+        _resting += 1
+    release_loop(leased)
+
+
+def wake_loop(leased: LoopThread) -> None:
+    """End a lease's rest: the thread runs again."""
+    global _resting, _leases  # noqa: PLW0603 - as above
+    with _guard:
+        if leased is not _current:
+            return
+        _resting -= 1
+        if not _leases:
+            leased.go_on()
+        _leases += 1
+
+
 def _forget_in_child() -> None:
     """A forked child has no loop thread: it starts with a clean slate."""
-    global _current, _leases, _guard  # noqa: PLW0603 - as above
+    global _current, _leases, _resting, _guard  # noqa: PLW0603 - as above
     _guard = threading.Lock()
     _current = None
-    _leases = 0
+    _leases = _resting = 0
 
 
 os.register_at_fork(after_in_child=_forget_in_child)
