@@ -59,6 +59,7 @@ class _Sockets:
     monitors: tuple[int, ...]
     serial: tuple[SerialPort, ...]
     agent: int | None
+    wake: int | None
 
 
 def new_life(config: VmConfig, host: Host, loop: LoopThread) -> Life:
@@ -222,13 +223,15 @@ def _listen(
         log = directory.serial_log(name)
         os.close(os.open(log, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
         serial.append(SerialPort(name, _bound(directory.serial_socket(name), stack), log))
-    agent = None
+    agent = wake = None
     if "agent" in _connect_order(config, guest):
         agent = _bound(directory.agent_socket, stack)
+        wake = _bound(directory.wake_socket, stack)
     return _Sockets(
         monitors=tuple(_bound(directory.monitor_socket(number), stack) for number in range(monitors)),
         serial=tuple(serial),
         agent=agent,
+        wake=wake,
     )
 
 
@@ -262,6 +265,7 @@ def _inputs(
         monitors=sockets.monitors,
         serial=sockets.serial,
         agent=sockets.agent,
+        wake=sockets.wake,
         pidfile=directory.qemu_pid_file,
     )
 

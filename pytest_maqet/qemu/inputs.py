@@ -61,7 +61,8 @@ class SerialPort:
 class Inputs:
     """All that one start brings: drives, boot files, and listening sockets as descriptors.
 
-    `incoming`: QEMU waits for a migrated state instead of booting.
+    `wake` needs `agent`: their ports share a bus. `incoming`: QEMU waits for a migrated state instead of
+    booting.
     """
 
     drives: tuple[Drive, ...] = ()
@@ -71,11 +72,12 @@ class Inputs:
     monitors: tuple[int, ...] = ()
     serial: tuple[SerialPort, ...] = ()
     agent: int | None = None
+    wake: int | None = None
     pidfile: Path | None = None
     incoming: bool = False
 
     @property
     def fds(self) -> tuple[int, ...]:
         """Every descriptor QEMU must inherit under the same number."""
-        agent = () if self.agent is None else (self.agent,)
-        return (*self.monitors, *(port.fd for port in self.serial), *agent)
+        ports = (fd for fd in (self.agent, self.wake) if fd is not None)
+        return (*self.monitors, *(port.fd for port in self.serial), *ports)
