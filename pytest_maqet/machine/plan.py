@@ -52,6 +52,7 @@ class Plan:
             monitors=sockets.monitors,
             serial=sockets.serial,
             agent=sockets.agent,
+            wake=sockets.wake,
             pidfile=directory.qemu_pid_file,
             ram=ram,
         )

@@ -20,6 +20,7 @@ class Sockets:
     monitors: tuple[int, ...]
     serial: tuple[SerialPort, ...]
     agent: int | None
+    wake: int | None
 
 
 def listen(
@@ -35,6 +36,7 @@ def listen(
         monitors=tuple(_bound(directory.monitor_socket(number), stack) for number in range(monitors)),
         serial=tuple(ports),
         agent=_bound(directory.agent_socket, stack) if agent else None,
+        wake=_bound(directory.wake_socket, stack) if agent else None,
     )
 
 

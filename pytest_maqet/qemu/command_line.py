@@ -21,7 +21,13 @@ from pytest_maqet.qemu.machine_options import (
     root_ports,
     screen_options,
 )
-from pytest_maqet.qemu.ports import agent_options, monitor_options, serial_options, user_network
+from pytest_maqet.qemu.ports import (
+    agent_options,
+    monitor_options,
+    serial_options,
+    user_network,
+    wake_options,
+)
 from pytest_maqet.qemu.quoting import Option, option_text
 
 if TYPE_CHECKING:
@@ -77,6 +83,7 @@ def build(config: VmConfig, caps: Capabilities, accelerator: str, inputs: Inputs
         *root_ports(caps, found),
         *extra_devices(caps, found),
         *agent_options(found, inputs.agent),
+        *wake_options(found, inputs.wake),
         *drive_options(config.name, machine, found, inputs.drives, bootable=_firmware_picks(config, inputs)),
         *_network(config, machine, caps, found, inputs),
     ]

@@ -75,6 +75,7 @@ class Ram:
 class Inputs:
     """All that one start brings: drives, boot files, and listening sockets as descriptors.
 
+    `wake` needs `agent`: their ports share a bus.
     `incoming`: QEMU waits for a migrated state instead of booting. `ram` None is memory without a file.
     `forwards` false leaves the host's ports out of the network; `host_ports` are those to take for guest
     ports where it must not be any free one. `inherited` are descriptors that QEMU just keeps open.
@@ -87,6 +88,7 @@ class Inputs:
     monitors: tuple[int, ...] = ()
     serial: tuple[SerialPort, ...] = ()
     agent: int | None = None
+    wake: int | None = None
     pidfile: Path | None = None
     incoming: bool = False
     ram: Ram | None = None
@@ -97,5 +99,5 @@ class Inputs:
     @property
     def fds(self) -> tuple[int, ...]:
         """Every descriptor QEMU must inherit under the same number."""
-        agent = () if self.agent is None else (self.agent,)
-        return (*self.monitors, *(port.fd for port in self.serial), *agent, *self.inherited)
+        ports = (fd for fd in (self.agent, self.wake) if fd is not None)
+        return (*self.monitors, *(port.fd for port in self.serial), *ports, *self.inherited)

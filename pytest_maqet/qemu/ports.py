@@ -16,6 +16,8 @@ from pytest_maqet.qemu.quoting import Option, Value, option_text
 
 #: The name under which qemu-ga looks for its port.
 AGENT_PORT = "org.qemu.guest_agent.0"
+#: The name under which maqet-wake looks for its port (guests/wake).
+WAKE_PORT = "org.maqet.wake.0"
 #: A PC has four places for ISA serial ports (hw/char/serial-isa.c).
 _ISA_PORTS = 4
 
@@ -76,6 +78,14 @@ def agent_options(found: Board, fd: int | None) -> list[Option]:
             option_text("virtserialport", {"chardev": "agent", "name": AGENT_PORT, "id": "agent-port"}),
         ),
     ]
+
+
+def wake_options(found: Board, fd: int | None) -> list[Option]:
+    """The port of maqet-wake, on the bus that `agent_options` has made."""
+    if fd is None or found.virtio is None:
+        return []
+    values: dict[str, Value] = {"chardev": "wake", "name": WAKE_PORT, "id": "wake-port"}
+    return [listening_socket("wake", fd), Option("device", option_text("virtserialport", values))]
 
 
 def user_network(

@@ -76,6 +76,11 @@ class VmDirectory:
         """The guest agent's channel."""
         return self.path / "agent.sock"
 
+    @property
+    def wake_socket(self) -> Path:
+        """Where a guest that resumes from a frozen state is put right (guest/wake_port.py)."""
+        return self.path / "wake.sock"
+
     def monitor_socket(self, number: int) -> Path:
         """The QMP monitor with that number, from 0."""
         return self.path / f"qmp{number}.sock"

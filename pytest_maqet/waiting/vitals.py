@@ -20,6 +20,8 @@ from pytest_maqet.waiting.failures import FailureWatch
 
 #: The id of the guest agent's port on QEMU's command line.
 AGENT_PORT = "agent-port"
+#: The id of maqet-wake's port on QEMU's command line.
+WAKE_PORT = "wake-port"
 #: How many lines of the console an error shows.
 TAIL_LINES = 15
 
@@ -50,6 +52,8 @@ class Vitals:
         self.powered_off: str | None = None
         #: whether the guest agent had opened its port and has closed it since
         self.agent_gone = False
+        #: whether maqet-wake has its port open in the guest
+        self.wake_listens = False
         self._stderr_log = stderr_log
         self._process: QemuProcess | None = None
         self._watches: list[int] = []
@@ -108,6 +112,8 @@ class Vitals:
             self.powered_off = str(message.get("data", {}).get("reason", "unknown"))
         elif message["event"] == "VSERPORT_CHANGE" and message.get("data", {}).get("id") == AGENT_PORT:
             self.agent_gone = not message["data"]["open"]
+        elif message["event"] == "VSERPORT_CHANGE" and message.get("data", {}).get("id") == WAKE_PORT:
+            self.wake_listens = bool(message["data"]["open"])
         for listener in self._listeners:
             listener(message)
         self.pulse.beat()
