@@ -16,6 +16,7 @@ from pytest_maqet.machine.migration import load_state
 from pytest_maqet.machine.plan import plan_for
 from pytest_maqet.machine.removal import remove_tree
 from pytest_maqet.machine.starting import Launch
+from pytest_maqet.machine.waking import PORT
 from pytest_maqet.qemu.inputs import Drive, Ram
 from pytest_maqet.runs.leases import Lease
 from pytest_maqet.runs.vm_directory import VmDirectory
@@ -44,6 +45,7 @@ def cloned_life(
 
     async def go(life: Life, deadline: Deadline) -> None:
         life.expect_channel(frozen.manifest.channel)
+        life.vitals.wake_listens = frozen.manifest.wake == PORT
         await life.reach()
         await load_state(life, state, deadline)
 

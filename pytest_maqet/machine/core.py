@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from pytest_maqet.config import ReadyWait, VmConfig
 from pytest_maqet.deadline import Deadline
 from pytest_maqet.errors import MaqetError, NotSupported
+from pytest_maqet.guest.wake_port import WakeAnswer
 from pytest_maqet.loop import LoopThread, lease_loop, release_loop
 from pytest_maqet.machine import power, ready, starting
 from pytest_maqet.machine.cursors import Cursors
@@ -37,6 +38,8 @@ class MachineCore:
         self.cursors = Cursors()
         self.wait = Waits(self)
         self.artifacts_folder: Path = host.artifacts / config.name
+        #: What could be put right in a clone when it went on; None for a VM that booted.
+        self.wakening: WakeAnswer | None = None
         self._raw_marks: dict[str, int] = {}
         self._loop = lease_loop()
         self._owned = owned

@@ -10,12 +10,13 @@ import os
 import shutil
 import time
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_maqet.config import VmConfig
 from pytest_maqet.deadline import Deadline
+from pytest_maqet.errors import MaqetError
 from pytest_maqet.loop import LoopThread
 from pytest_maqet.machine.drives import make_drives
 from pytest_maqet.machine.host import Host
@@ -24,6 +25,7 @@ from pytest_maqet.machine.migration import Unfreezable, blockers, load_state, sa
 from pytest_maqet.machine.plan import Plan, plan_for
 from pytest_maqet.machine.removal import remove_tree
 from pytest_maqet.machine.starting import Launch, cont
+from pytest_maqet.machine.waking import way_to_wake
 from pytest_maqet.qemu.inputs import Drive, Ram
 from pytest_maqet.runs.vm_directory import VmDirectory
 from pytest_maqet.storage.images import probe_image
@@ -34,7 +36,26 @@ from pytest_maqet.templates.store import Draft
 if TYPE_CHECKING:
     from pytest_maqet.machine.core import MachineCore
 
+#: How long the guest is asked for a channel before it is frozen, in seconds.
+CHANNEL_SECONDS = 5.0
 _WHOLE_STATE = "whole.state"
+
+
+@dataclass(frozen=True)
+class Access:
+    """How a guest was reached before it was frozen: the channel of its commands, and how it can be woken."""
+
+    channel: str | None
+    wake: str
+
+
+def access_of(vm: MachineCore, deadline: Deadline) -> Access:
+    """How a guest that is about to be frozen can be reached; a channel is looked for where none was needed."""
+    life = vm.life
+    if life.picked_channel is None and life.has_channels() and life.vitals.exit is None:
+        with suppress(MaqetError):  # a guest without one is frozen all the same
+            vm.on_loop(life.channel(deadline.within(CHANNEL_SECONDS * deadline.scale)))
+    return Access(life.picked_channel, vm.on_loop(way_to_wake(life, deadline)))
 
 
 def template_life(config: VmConfig, host: Host, loop: LoopThread, draft: Draft) -> Life:
@@ -94,14 +115,13 @@ def copied_life(vm: MachineCore, loop: LoopThread, draft: Draft, deadline: Deadl
 
 
 def freeze(
-    vm: MachineCore, draft: Draft, deadline: Deadline, *, key: str, plan: Plan, boot_seconds: float
+    vm: MachineCore, draft: Draft, deadline: Deadline, *, key: str, plan: Plan, access: Access, **facts: float
 ) -> Manifest:
     """Freeze a VM whose memory and disks are the draft's; its QEMU ends. Returns the manifest to publish.
 
-    Raises Unfreezable with QEMU's reason.
+    `facts` are the manifest's `boot_seconds`. Raises Unfreezable with QEMU's reason.
     """
     life = vm.life
-    channel = life.picked_channel
     state = draft.path / STATE
     digest = vm.on_loop(_save_devices(life, state, deadline))
     life.vitals.end_wanted = "frozen as a template"
@@ -128,9 +148,9 @@ def freeze(
         drives=drives,
         consoles=consoles,
         files={name: FileState.of(draft.path / name) for name in names},
-        boot_seconds=boot_seconds,
-        channel=channel,
-        wake="",
+        channel=access.channel,
+        wake=access.wake,
+        **facts,
     )
 
 

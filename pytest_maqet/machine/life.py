@@ -24,6 +24,7 @@ from pytest_maqet.guest.remote_process import RemoteProcess, start_process
 from pytest_maqet.guest.serial_port import SerialPort
 from pytest_maqet.guest.serial_shell import SerialShell
 from pytest_maqet.guest.serial_writer import SerialWriter
+from pytest_maqet.guest.wake_port import WakePort
 from pytest_maqet.machine.monitors import claim_monitor
 from pytest_maqet.qemu.inputs import Drive
 from pytest_maqet.qemu.monitor import Monitor
@@ -71,6 +72,7 @@ class Life:
             name: SerialShell(log, self.lines[name], vitals.pulse, config.guest, config.name)
             for name, log in vitals.consoles.items()
         }
+        self.wake_port = WakePort(directory.wake_socket, config.name)
         self._monitor: Monitor | None = None
         self._claim = contextlib.ExitStack()
         self._channels: tuple[Channel, ...] | None = None
@@ -311,6 +313,7 @@ class Life:
                 await shell.close()
         for line in self.lines.values():
             await line.close()
+        await self.wake_port.close()
         if self._monitor is not None:
             await self._monitor.close()
             self._monitor = None

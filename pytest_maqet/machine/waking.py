@@ -1,15 +1,65 @@
-"""Waking a guest that was frozen: it goes on with an old clock and with random numbers that others have too."""
+"""Waking a guest that was frozen: it goes on with an old clock, and with random numbers that others have too.
+
+Both are put right in one exchange with maqet-wake, where that runs in the guest; else by a command over the
+guest's channel. A guest that can be reached in neither way keeps the frozen ones, and somebody is told.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from pytest_maqet.deadline import Deadline
+from pytest_maqet.errors import ChannelError
+from pytest_maqet.guest.wake_port import WakeAnswer, new_seed
 
 if TYPE_CHECKING:
     from pytest_maqet.machine.life import Life
 
+#: The ways in which a template's clones are woken: by the port, by a command, not at all because no command
+#: reaches the guest, and not at all because there is nothing in it that would have to be.
+PORT, COMMAND, NOTHING, NEEDLESS = "port", "command", "nothing", "needless"
+_ASLEEP = WakeAnswer("no command reaches this guest", "no command reaches this guest")
 
-async def awaken(life: Life, deadline: Deadline) -> None:
-    """Let the guest go on, set its clock and reseed its random numbers."""
+
+async def way_to_wake(life: Life, deadline: Deadline) -> str:
+    """How clones of this VM, which is about to be frozen, can be woken."""
+    if not life.facts.connect and life.facts.default_ready is not None:
+        return NEEDLESS  # an embedded guest without channels keeps no time and draws no numbers
+    if life.vitals.wake_listens:
+        # Once now, so that it is frozen while it waits for the next message, and not while it is polling.
+        if await life.run_state(deadline) == "running":
+            await life.wake_port.wake(deadline, seed=None)
+        return PORT
+    return COMMAND if life.picked_channel is not None else NOTHING
+
+
+async def awaken(life: Life, way: str, deadline: Deadline) -> WakeAnswer:
+    """Let a guest go on, set its clock, and reseed its random numbers.
+
+    The answer says what could not be done, and why. Raises what `Life.execute` raises, and the guest's own
+    failure when it panics.
+    """
+    if way == PORT:
+        await life.wake_port.connect(deadline)
     await life.execute("cont", None, deadline)
+    return await _woken(life, way, deadline, reseed=True)
+
+
+async def go_on(life: Life, way: str, deadline: Deadline) -> WakeAnswer:
+    """Let a guest go on that was awake already and has stood still for a while: its clock is put right."""
+    await life.execute("cont", None, deadline)
+    return await _woken(life, way, deadline, reseed=False)
+
+
+async def _woken(life: Life, way: str, deadline: Deadline, *, reseed: bool) -> WakeAnswer:
+    if way == NEEDLESS:
+        return WakeAnswer(None, None)
+    if way == NOTHING:
+        return _ASLEEP
+    seed = new_seed() if reseed else None
+    try:
+        if way == PORT:
+            return await life.guarded(life.wake_port.wake(deadline, seed=seed), deadline)
+        return _ASLEEP
+    except ChannelError as error:
+        return WakeAnswer(error.message, error.message if reseed else None)

@@ -10,7 +10,6 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -29,7 +28,7 @@ from pytest_maqet.errors import (
 )
 from pytest_maqet.loop import lease_loop, release_loop
 from pytest_maqet.machine import VirtualMachine
-from pytest_maqet.machine.freezing import copied_life, freeze
+from pytest_maqet.machine.freezing import Access, access_of, copied_life, freeze
 from pytest_maqet.machine.host import Host
 from pytest_maqet.machine.migration import Unfreezable
 from pytest_maqet.machine.plan import Plan, plan_for
@@ -52,8 +51,6 @@ if TYPE_CHECKING:
 
 #: What a template takes beside the guest's memory: device state, disks, logs. Bytes.
 ROOM = 64 << 20
-#: How long the guest is asked for a channel before it is frozen, in seconds.
-CHANNEL_SECONDS = 5.0
 #: How many clones may fail to come up before the VM is booted instead.
 _TRIES = 2
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
@@ -273,7 +270,8 @@ class Templates:
         began = time.monotonic()
         vm = self._launcher.mould(Mould(draft), wish.config, wish.host)
         try:
-            return _frozen(vm, draft, wish, time.monotonic() - began)
+            access = access_of(vm, wish.patience)
+            return _frozen(vm, draft, wish, access, time.monotonic() - began)
         finally:
             vm.close()
 
@@ -324,26 +322,22 @@ class Templates:
         return _template(wish, frozen, base, lease)
 
     def _copied(self, vm: VirtualMachine, draft: Draft, wish: _Wish, seconds: float) -> Manifest:
+        """Freeze a copy of a running VM."""
+        access = access_of(vm, wish.patience)
         loop = lease_loop()
         try:
-            life = copied_life(vm, loop, draft, wish.patience)
-            copy = VirtualMachine(wish.config, wish.host, life)
+            copy = VirtualMachine(wish.config, wish.host, copied_life(vm, loop, draft, wish.patience))
         finally:
             release_loop(loop)
         try:
-            life.expect_channel(vm.life.picked_channel)
-            return _frozen(copy, draft, wish, seconds)
+            return _frozen(copy, draft, wish, access, seconds)
         finally:
             copy.close()
 
 
-def _frozen(vm: VirtualMachine, draft: Draft, wish: _Wish, seconds: float) -> Manifest:
+def _frozen(vm: VirtualMachine, draft: Draft, wish: _Wish, access: Access, seconds: float) -> Manifest:
     """Freeze a VM that lies in the draft."""
-    life = vm.life
-    if life.picked_channel is None and life.has_channels() and life.vitals.exit is None:
-        with suppress(MaqetError):  # a guest without one is frozen all the same
-            vm.on_loop(life.channel(vm.deadline(None, CHANNEL_SECONDS)))
-    return freeze(vm, draft, wish.patience, key=wish.key, plan=wish.plan, boot_seconds=seconds)
+    return freeze(vm, draft, wish.patience, key=wish.key, plan=wish.plan, access=access, boot_seconds=seconds)
 
 
 def _template(wish: _Wish, frozen: Frozen, base: str, lease: Lease) -> Template:

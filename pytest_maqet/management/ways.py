@@ -78,7 +78,8 @@ class Clone:
 
     def finish(self, vm: VirtualMachine) -> None:
         """Wake the guest, and let it become one of its own."""
-        vm.on_loop(awaken(vm.life, vm.deadline(None, vm.config.timeouts.qmp)))
+        deadline = vm.deadline(None, vm.config.timeouts.command)
+        vm.wakening = vm.on_loop(awaken(vm.life, self.frozen.manifest.wake, deadline))
         after_clone(vm)
 
 
