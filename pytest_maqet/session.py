@@ -45,6 +45,7 @@ class MaqetSession:
         self.workers: int = workerinput.get("workercount", 1)
         self.run_id: str | None = workerinput.get("maqet", {}).get("run_id")
         self.item: pytest.Item | None = None
+        self.next_item: pytest.Item | None = None
         #: What the managers of this run's processes have written down, by process.
         self.ledgers: dict[str, Mapping[str, Any]] = {}
         #: A descriptor of the terminal (stderr) that pytest's capturing does not touch.

@@ -30,19 +30,27 @@ def start_closure(session: MaqetSession, item: pytest.Item) -> None:
 
 def start_together(session: MaqetSession, item: pytest.Item, fixtures: tuple[str, ...]) -> None:
     """Start the VMs of several fixtures at once; their errors wait for the fixtures."""
-    overridden = _overridden(item)
-    several = []
-    for fixture in fixtures:
-        if fixture in overridden:
-            continue
-        wanted = _wanted(session, item, fixture, overridden)
-        if wanted is not None:
-            several.append(wanted)
+    several = _all_wanted(session, item, fixtures)
     if len({wanted.identity for wanted in several}) < 2:
         return
     for wanted in several:
         end_with_scope(session, item, wanted)
     session.manager.acquire_ahead(several)
+
+
+def prepare_next(session: MaqetSession, item: pytest.Item | None) -> None:
+    """Let spares be made for a test, while the one before it runs; None: there is no other one."""
+    manager = session.started
+    if manager is None:
+        return
+    fixtures: tuple[str, ...] = tuple(getattr(item, "fixturenames", ()))
+    manager.want_next(_all_wanted(session, item, fixtures) if item is not None else [])
+
+
+def _all_wanted(session: MaqetSession, item: pytest.Item, fixtures: tuple[str, ...]) -> list[Wanted]:
+    overridden = _overridden(item)
+    found = [_wanted(session, item, fixture, overridden) for fixture in fixtures if fixture not in overridden]
+    return [wanted for wanted in found if wanted is not None]
 
 
 def _wanted(session: MaqetSession, item: pytest.Item, fixture: str, overridden: set[str]) -> Wanted | None:

@@ -15,7 +15,7 @@ from pytest_maqet.config import ReadyWait, VmConfig
 from pytest_maqet.deadline import Deadline
 from pytest_maqet.errors import MaqetError, NotSupported
 from pytest_maqet.guest.wake_port import WakeAnswer
-from pytest_maqet.loop import LoopThread, lease_loop, release_loop
+from pytest_maqet.loop import LoopThread, lease_loop, release_loop, rest_loop, wake_loop
 from pytest_maqet.machine import power, ready, starting
 from pytest_maqet.machine.cursors import Cursors
 from pytest_maqet.machine.host import Host
@@ -46,6 +46,7 @@ class MachineCore:
         door = host.run.lock_path(f"turns-{config.name}-{config.key[:12]}")
         self._turns = Turns(door, config.name)
         self._closed = False
+        self._resting = False
 
     # -- the loop and the clock ----------------------------------------------------------------------------
 
@@ -209,6 +210,18 @@ class MachineCore:
 
     def _scaled(self, seconds: float) -> float:
         return seconds * self.host.scale(self.life.facts.accelerator)
+
+    def rest(self) -> None:
+        """Need no thread until `wake`: the VM's connections stay open, and nobody listens."""
+        if not self._resting:
+            self._resting = True
+            rest_loop(self._loop)
+
+    def wake(self) -> None:
+        """End the rest. Idempotent."""
+        if self._resting:
+            self._resting = False
+            wake_loop(self._loop)
 
     def close(self) -> None:
         """End the VM (or, for one that another process started, our use of it) and give everything back.

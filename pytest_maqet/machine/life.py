@@ -31,6 +31,7 @@ from pytest_maqet.qemu.monitor import Monitor
 from pytest_maqet.runs.leases import Lease
 from pytest_maqet.runs.process import QemuProcess
 from pytest_maqet.runs.vm_directory import VmDirectory
+from pytest_maqet.templates.template import Frozen
 from pytest_maqet.waiting.engine import race
 from pytest_maqet.waiting.vitals import Vitals
 
@@ -65,7 +66,8 @@ class Life:
         self.facts = facts
         self.vitals = vitals
         self.drives: tuple[Drive, ...] = ()
-        #: what keeps the template that the disks lie on, for a clone
+        #: the template that a clone was made of, and what keeps it
+        self.frozen: Frozen | None = None
         self.template: Lease | None = None
         self.lines = {name: SerialWriter(directory.serial_socket(name)) for name in config.serial}
         self.shells = {

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -17,6 +18,7 @@ from pytest_maqet.machine import VirtualMachine
 from pytest_maqet.machine.host import Host
 from pytest_maqet.machine.removal import remove_tree
 from pytest_maqet.machine.starting import joined_life
+from pytest_maqet.machine.waking import go_on
 from pytest_maqet.management.ways import Way
 from pytest_maqet.runs.vm_directory import VmDirectory
 
@@ -59,6 +61,29 @@ class ManagedMachine(VirtualMachine):
         finally:
             self.ended = True
             super().close()
+
+    def stand_still(self) -> None:
+        """Stop the guest, which is ready, until a test takes it; the connections rest."""
+        deadline = self.deadline(None, self.config.timeouts.qmp)
+        self.on_loop(self.life.execute("stop", None, deadline))
+        self.rest()
+
+    def take_up(self, artifacts: Path) -> None:
+        """Let a guest that stood still go on, with its clock put right; for a test that keeps things there.
+
+        Raises what `Life.execute` raises, and QemuDied where it is dead.
+        """
+        self.wake()
+        self.artifacts_folder = artifacts / self.config.name
+        assert self.life.frozen is not None
+        way = self.life.frozen.manifest.wake
+        self.on_loop(go_on(self.life, way, self.deadline(None, self.config.timeouts.command)))
+
+    def discard(self) -> None:
+        """End a VM that no test has had: nobody is told."""
+        self.stopping = None
+        self.wake()
+        self.close()
 
 
 class HandStarted(ManagedMachine):
@@ -119,15 +144,41 @@ class Launcher:
             begun.stopping = self.listener.stopping
         return begun
 
+    def spare(self, way: Way, config: VmConfig, host: Host) -> ManagedMachine:
+        """Bring up a VM that no test has asked for yet, and let it stand still; raises what `launch` raises."""
+        vm: ManagedMachine | None = None
+        try:
+            vm = _machine(way, config, host, ManagedMachine)
+            way.finish(vm)
+            if vm.life.picked_channel is not None:
+                vm.run(
+                    "true"
+                )  # what a command needs in the guest is in QEMU's translation cache from then on
+            vm.stand_still()
+        except BaseException:
+            if vm is not None:
+                vm.close()
+            raise
+        return vm
+
+    def hand_over(self, vm: ManagedMachine, artifacts: Path) -> None:
+        """Give a spare to a test; raises what `ManagedMachine.take_up` raises, and ends it then."""
+        try:
+            vm.take_up(artifacts)
+            vm.set_mark()
+        except BaseException:
+            vm.discard()
+            raise
+        with self._guard:
+            self.listener.started(vm)
+            self.listener.ready(vm)
+        vm.stopping = self.listener.stopping
+
     def mould(self, way: Way, config: VmConfig, host: Host) -> ManagedMachine:
         """Bring up a VM that is going to be a template: of it nobody hears but when it fails."""
         vm: ManagedMachine | None = None
         try:
-            loop = lease_loop()
-            try:
-                vm = ManagedMachine(config, host, way.life(config, host, loop))
-            finally:
-                release_loop(loop)
+            vm = _machine(way, config, host, ManagedMachine)
             with self._guard:
                 self._starting.append(vm)
             way.finish(vm)
@@ -176,11 +227,7 @@ class Launcher:
             raise StartError(f"the start of {vm.name} was interrupted")
 
     def _begin(self, way: Way, config: VmConfig, host: Host, kind: type[ManagedMachine]) -> ManagedMachine:
-        loop = lease_loop()
-        try:
-            vm = kind(config, host, way.life(config, host, loop), owned=config.scope != "run")
-        finally:
-            release_loop(loop)
+        vm = _machine(way, config, host, kind)
         with self._guard:
             self._starting.append(vm)
         with self._guard:
@@ -204,6 +251,15 @@ class Launcher:
         with suppress(MaqetError, OSError):
             self.evidence.extend(vm.report_sections())
             vm.save_artifacts(vm.artifacts_folder.parent)
+
+
+def _machine(way: Way, config: VmConfig, host: Host, kind: type[ManagedMachine]) -> ManagedMachine:
+    """A handle on the QEMU that `way` starts."""
+    loop = lease_loop()
+    try:
+        return kind(config, host, way.life(config, host, loop), owned=config.scope != "run")
+    finally:
+        release_loop(loop)
 
 
 def end_for_all(vm: VirtualMachine) -> None:

@@ -64,7 +64,9 @@ class Manager:
         self._failures = FailureMemory(self._run.directory.path / "failures")
         self._owner: Callable[[], str] = lambda: f"{worker}, {self.test or 'no test'}"
         self._shared = SharedVms(self._run.directory, self._owner)
-        self._templates = Templates(settings, self._run.directory, self._launcher, self.ledger, self._owner)
+        self._templates = Templates(
+            settings, self._run.directory, self._launcher, self.ledger, self._owner, self._host, workers
+        )
         self._lives: list[Live] = []
         self._failed_ahead: dict[Identity, BaseException] = {}
         self._guard = threading.RLock()
@@ -169,6 +171,12 @@ class Manager:
             if error is not None:
                 self._failed_ahead[identity] = error
 
+    def want_next(self, several: Sequence[Wanted]) -> None:
+        """What the next test is going to ask for: spares are made ready while this one runs."""
+        self._templates.pool.want(
+            wanted for wanted in several if wanted.scope.kind == "function" and self.find(wanted) is None
+        )
+
     def find(self, wanted: Wanted) -> Live | None:
         """The living VM that answers this wish."""
         if not wanted.shared:
@@ -193,6 +201,7 @@ class Manager:
 
     def close(self) -> None:
         """End everything that is left and give up the run; idempotent."""
+        self._templates.pool.close()
         self._drop(list(self.lives))
         self._run.close()
 

@@ -10,6 +10,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -34,6 +35,7 @@ from pytest_maqet.machine.migration import Unfreezable
 from pytest_maqet.machine.plan import Plan, plan_for
 from pytest_maqet.machine.preparing import StepFailed
 from pytest_maqet.machine.template_key import template_key, why_not
+from pytest_maqet.management.pool import Pool
 from pytest_maqet.management.records import Ledger
 from pytest_maqet.management.ways import Boot, Clone, Mould, Way
 from pytest_maqet.runs.leases import Lease
@@ -90,13 +92,17 @@ class Templates:
         launcher: Launcher,
         ledger: Ledger,
         owner: Callable[[], str],
+        host_of: Callable[[Wanted], Host],
+        workers: int,
     ) -> None:
         self._settings = settings
         self._run = run
         self._launcher = launcher
         self._ledger = ledger
         self._owner = owner
+        self._host_of = host_of
         self._kept: TemplateStore | None = None
+        self.pool = Pool(self._spare, workers)
 
     # -- which way -----------------------------------------------------------------------------------------
 
@@ -105,13 +111,19 @@ class Templates:
 
         Raises what a start can raise.
         """
+        spare = self.pool.take(wanted)
+        if spare is not None:
+            with suppress(MaqetError):
+                self._launcher.hand_over(spare, host.artifacts)
+                record.how, record.pooled = "clone", True
+                return spare
         faults: list[MaqetError] = []
         while True:
             way = self.way_for(wanted, host) if len(faults) < _TRIES else self._without(wanted, faults[-1])
             record.how, record.reason = way.how, way.reason
             own_template = isinstance(way, Clone) and wanted.template is None
             try:
-                return self._launcher.launch(way, wanted.config, host, wanted.kind, last_try=not own_template)
+                vm = self._launcher.launch(way, wanted.config, host, wanted.kind, last_try=not own_template)
             except StepFailed:
                 raise
             except (StartError, QemuDied, GuestPanic) as error:
@@ -119,10 +131,33 @@ class Templates:
                     raise
                 self._distrust(way, error)
                 faults.append(error)
+                continue
+            self._note_wakening(vm)
+            return vm
 
-    def way_for(self, wanted: Wanted, host: Host) -> Way:
+    def _note_wakening(self, vm: ManagedMachine) -> None:
+        """Tell, once for each VM, of clones that are more alike than they should be."""
+        answer = vm.wakening
+        if answer is None:
+            return
+        if answer.reseed is not None:
+            self._ledger.note(
+                f"clones of {vm.name} draw the same random numbers: they could not be reseeded ({answer.reseed}); "
+                "maqet-wake in the guest, or perl or python3, would do it"
+            )
+        if answer.clock is not None:
+            self._ledger.note(f"clones of {vm.name} have their template's clock ({answer.clock})")
+
+    def _spare(self, wanted: Wanted) -> ManagedMachine | None:
+        """One more clone, of a template that is there already."""
+        host = self._host_of(wanted)
+        way = self.way_for(wanted, host, make=False)
+        return self._launcher.spare(way, wanted.config, host) if isinstance(way, Clone) else None
+
+    def way_for(self, wanted: Wanted, host: Host, *, make: bool = True) -> Way:
         """How this VM starts: as a clone where that is wanted and can be, its template being made if need be.
 
+        Without `make` a template that is not there is a reason to boot.
         Raises NotSupported, with the reason, when `start: clone` is said and it cannot, and what a boot
         raises when the template's VM does not become ready.
         """
@@ -133,7 +168,7 @@ class Templates:
         if mode == "boot":
             return Boot("start: boot" if config.start else "--maqet-start boot")
         try:
-            return self._clone(wanted, host, mode)
+            return self._clone(wanted, host, mode, make=make)
         except NoTemplate as error:
             if mode == "clone":
                 raise NotSupported(
@@ -173,15 +208,17 @@ class Templates:
         self._ledger.note(f"a template of {manifest.vm} was thrown away, a clone did not come up: {reason}")
         TemplateStore(way.frozen.path.parent).remove(manifest.key)
 
-    def _clone(self, wanted: Wanted, host: Host, mode: str) -> Clone:
+    def _clone(self, wanted: Wanted, host: Host, mode: str, *, make: bool = True) -> Clone:
         plan = plan_for(wanted.config, host)
         reason = why_not(plan)
         if reason is not None:
             raise NoTemplate(reason)
         store = self._store(mode)
         wish = _Wish(wanted, host, plan, template_key(plan))
-        frozen, lease = self._obtain(store, wish, partial(self._boot_and_freeze, wish))
-        return Clone(frozen, lease)
+        found = None if make else self._found(store, wish)
+        if not make and found is None:
+            raise NoTemplate("there is no template yet")
+        return Clone(*(found or self._obtain(store, wish, partial(self._boot_and_freeze, wish))))
 
     def _store(self, mode: str) -> TemplateStore:
         if self._settings.templates == "off":

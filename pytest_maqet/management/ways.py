@@ -73,7 +73,7 @@ class Clone:
     def life(self, config: VmConfig, host: Host, loop: LoopThread) -> Life:
         """A QEMU that has the template's memory and disks, paused."""
         life = cloned_life(config, host, loop, self.frozen, self.lease)
-        life.template = self.lease
+        life.frozen, life.template = self.frozen, self.lease
         return life
 
     def finish(self, vm: VirtualMachine) -> None:

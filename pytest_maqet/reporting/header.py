@@ -21,7 +21,25 @@ def pytest_report_header(config: pytest.Config) -> str:
     parts = [f"{files} ({count} VM{'s' * (count != 1)})"]
     if count and not config.option.collectonly:
         parts.append(_qemu(session))
+        parts.append(_templates(session))
     return "maqet: " + ", ".join(parts)
+
+
+def _templates(session: MaqetSession) -> str:
+    """How VMs come up, as far as options and the store of templates tell."""
+    settings = session.settings
+    if settings.start == "boot" or settings.templates == "off":
+        return f"VMs boot (--maqet-{'start boot' if settings.start == 'boot' else 'templates off'})"
+    from pytest_maqet.templates.store import TemplateStore
+
+    try:
+        kept = TemplateStore.kept().all()
+    except MaqetError as error:
+        return f"no templates: {str(error).splitlines()[0]}"
+    if settings.templates == "rebuild":
+        return "templates are made anew"
+    size = sum(one.size for one in kept)
+    return f"{len(kept)} template{'s' * (len(kept) != 1)} kept ({size >> 20} MiB)"
 
 
 def _short(path: str, config: pytest.Config) -> str:

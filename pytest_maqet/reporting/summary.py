@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
@@ -20,7 +21,12 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     total = merged(session.ledgers.values())
     lines = list(_trouble(total))
     if config.get_verbosity() >= 0 and total["starts"]:
-        lines = [_counts(total), *_slowest(total, session.settings.durations), *lines]
+        lines = [
+            _counts(total),
+            *_templates(total),
+            *_slowest(total, session.settings.durations),
+            *lines,
+        ]
     with suppress(OSError):
         mark_ignored(session.settings.artifacts)
     if not lines:
@@ -31,11 +37,17 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 
 def _counts(total: Mapping[str, Any]) -> str:
-    """`7 VM starts: 5 boots, 1 joined, 1 failed; slowest web, 3.2 s (test_web.py::test_kernel)`."""
-    kinds = (("boots", "booted"), ("joins", "joined"), ("replacements", "replaced"), ("failures", "failed"))
+    """`7 VM starts: 5 cloned (4 from the pool), 1 booted, 1 failed; slowest web, 3.2 s (test_web.py::test_it)`."""
+    kinds = (("clones", "cloned"), ("boots", "booted"), ("joins", "joined"), ("failures", "failed"))
     count = len(total["starts"])
-    text = f"{count} VM start{'s' * (count != 1)}: "
-    text += ", ".join(f"{total[key]} {word}" for key, word in kinds if total[key])
+    parts = [f"{total[key]} {word}" for key, word in kinds if total[key]]
+    if total["clones"] and total["pool_hits"]:
+        parts[0] += f" ({total['pool_hits']} from the pool)"
+    if total["clones"] and not total["boots"] and not total["templates"]:
+        parts.append("none booted")
+    text = f"{count} VM start{'s' * (count != 1)}: {', '.join(parts)}"
+    if total["replacements"]:
+        text += f"; {total['replacements']} in place of an unusable one"
     if total["remembered"]:
         text += f" ({total['remembered']} not tried again)"
     done = _by_duration(total)
@@ -44,6 +56,17 @@ def _counts(total: Mapping[str, Any]) -> str:
     if total["lock_seconds"] >= 0.1:
         text += f"; waited {total['lock_seconds']:.1f} s for start locks"
     return text
+
+
+def _templates(total: Mapping[str, Any]) -> Iterator[str]:
+    """Which templates were made, and why VMs were booted that might have been clones."""
+    for made in total["templates"]:
+        where = f" on {made['worker']}" if made["worker"] != "main" else ""
+        yield f"made the template of {made['vm']}{where} in {made['seconds']:.1f} s"
+    reasons = Counter((record["vm"], record["reason"]) for record in total["starts"] if record["reason"])
+    for (vm, reason), count in sorted(reasons.items()):
+        times = f" {count} times" if count > 1 else ""
+        yield f"{vm} was booted{times}: {reason}"
 
 
 def _slowest(total: Mapping[str, Any], number: int) -> Iterator[str]:
@@ -63,7 +86,8 @@ def _shown(record: Mapping[str, Any]) -> str:
 
 
 def _trouble(total: Mapping[str, Any]) -> Iterator[str]:
-    """Who left a shared VM unusable, and where the artifacts are."""
+    """What did not go as it should, who left a shared VM unusable, and where the artifacts are."""
+    yield from total["notes"]
     for spoiled in total["spoiled"]:
         where = f" on {spoiled['worker']}" if spoiled["worker"] != "main" else ""
         yield f"{spoiled['vm']} was unusable after {spoiled['test']}{where}: {spoiled['reason']}"
