@@ -23,7 +23,8 @@ from pytest_maqet.management.parallel import at_once, raise_first
 from pytest_maqet.management.records import Ledger, Spoiled, StartRecord, merged
 from pytest_maqet.management.run_side import RunSide
 from pytest_maqet.management.sharing import SharedVms, start_lock_timeout
-from pytest_maqet.management.templates import Templates
+from pytest_maqet.management.starts import Starts
+from pytest_maqet.management.template_making import Templates
 from pytest_maqet.management.wishes import BY_HAND, Identity, Live, Scope, Wanted
 from pytest_maqet.runs.locks import held_lock
 from pytest_maqet.runs.vm_directory import VmDirectory
@@ -64,9 +65,8 @@ class Manager:
         self._failures = FailureMemory(self._run.directory.path / "failures")
         self._owner: Callable[[], str] = lambda: f"{worker}, {self.test or 'no test'}"
         self._shared = SharedVms(self._run.directory, self._owner)
-        self._templates = Templates(
-            settings, self._run.directory, self._launcher, self.ledger, self._owner, self._host, workers
-        )
+        self._templates = Templates(settings, self._run.directory, self._launcher, self.ledger, self._owner)
+        self._starts = Starts(settings, self._templates, self._launcher, self.ledger, self._host, workers)
         self._lives: list[Live] = []
         self._failed_ahead: dict[Identity, BaseException] = {}
         self._guard = threading.RLock()
@@ -173,7 +173,7 @@ class Manager:
 
     def want_next(self, several: Sequence[Wanted]) -> None:
         """What the next test is going to ask for: spares are made ready while this one runs."""
-        self._templates.pool.want(
+        self._starts.pool.want(
             wanted for wanted in several if wanted.scope.kind == "function" and self.find(wanted) is None
         )
 
@@ -201,7 +201,7 @@ class Manager:
 
     def close(self) -> None:
         """End everything that is left and give up the run; idempotent."""
-        self._templates.pool.close()
+        self._starts.pool.close()
         self._drop(list(self.lives))
         self._run.close()
 
@@ -286,7 +286,7 @@ class Manager:
         config, host = wanted.config, self._host(wanted)
 
         def launch() -> ManagedMachine:
-            return self._templates.bring_up(wanted, host, record)
+            return self._starts.bring_up(wanted, host, record)
 
         if config.scope != "run" or not wanted.shared:
             return launch()
@@ -314,7 +314,7 @@ class Manager:
         live.spoiled = None
 
     def _relaunch(self, live: Live, record: StartRecord) -> None:
-        way = self._templates.way_for(live.wanted, live.vm.host)
+        way = self._starts.way_for(live.wanted, live.vm.host)
         record.how, record.reason = way.how, way.reason
         self._launcher.relaunch(way, live.vm)
 

@@ -21,9 +21,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_maqet.errors import MaqetError, StartError
+from pytest_maqet.errors import LockTimeout, MaqetError, StartError
 from pytest_maqet.host_cache import cache_dir
-from pytest_maqet.runs.leases import Lease
+from pytest_maqet.runs.leases import Lease, RunOver
 from pytest_maqet.runs.locks import held_lock
 from pytest_maqet.templates.manifest import Damaged, Manifest
 from pytest_maqet.templates.template import Frozen
@@ -79,14 +79,15 @@ class TemplateStore:
     def find(self, key: str) -> tuple[Frozen, Lease] | None:
         """The template of that key, with the lease that keeps it; None where there is none.
 
-        Raises Damaged when there is one that was changed since it was made; `remove` takes that away.
+        Raises Damaged when there is one that was changed since it was made; `remove` takes that away. StartError
+        when it cannot be locked (a disk that is read-only).
         """
         path = self._current(key)
         if path is None:
             return None
         try:
             lease = Lease.join(path / USE)
-        except StartError:
+        except (RunOver, LockTimeout):
             if path.is_dir():
                 raise Damaged(f"the template {path} is not whole") from None
             return None  # it was evicted in this moment

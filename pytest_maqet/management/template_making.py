@@ -1,4 +1,4 @@
-"""Whether a VM starts as a clone, and of which template; templates are made here when one is missing.
+"""Templates of one process of a run: found where they are kept, made where they are missing.
 
 One process makes a template, under that template's lock; all others that want it wait for that one only.
 """
@@ -10,7 +10,6 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,26 +17,16 @@ from typing import TYPE_CHECKING
 
 from pytest_maqet.config import VmConfig
 from pytest_maqet.deadline import Deadline
-from pytest_maqet.errors import (
-    ConfigError,
-    GuestPanic,
-    LockTimeout,
-    MaqetError,
-    NotSupported,
-    QemuDied,
-    StartError,
-)
+from pytest_maqet.errors import LockTimeout, NotSupported, QemuDied, StartError
 from pytest_maqet.loop import lease_loop, release_loop
 from pytest_maqet.machine import VirtualMachine
 from pytest_maqet.machine.freezing import Access, access_of, copied_life, freeze
 from pytest_maqet.machine.host import Host
 from pytest_maqet.machine.migration import Unfreezable
 from pytest_maqet.machine.plan import Plan, plan_for
-from pytest_maqet.machine.preparing import StepFailed
 from pytest_maqet.machine.template_key import template_key, why_not
-from pytest_maqet.management.pool import Pool
 from pytest_maqet.management.records import Ledger
-from pytest_maqet.management.ways import Boot, Clone, Mould, Way
+from pytest_maqet.management.ways import Clone, Mould
 from pytest_maqet.runs.leases import Lease
 from pytest_maqet.runs.run_directory import RunDirectory
 from pytest_maqet.settings import Settings
@@ -47,14 +36,11 @@ from pytest_maqet.templates.store import USE, Draft, TemplateStore
 from pytest_maqet.templates.template import Frozen, Template
 
 if TYPE_CHECKING:
-    from pytest_maqet.management.launch import Launcher, ManagedMachine
-    from pytest_maqet.management.records import StartRecord
+    from pytest_maqet.management.launch import Launcher
     from pytest_maqet.management.wishes import Wanted
 
 #: What a template takes beside the guest's memory: device state, disks, logs. Bytes.
 ROOM = 64 << 20
-#: How many clones may fail to come up before the VM is booted instead.
-_TRIES = 2
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
 
 
@@ -83,7 +69,7 @@ class _Wish:
 
 
 class Templates:
-    """The templates of one process of a run."""
+    """Finds and makes templates."""
 
     def __init__(
         self,
@@ -92,137 +78,41 @@ class Templates:
         launcher: Launcher,
         ledger: Ledger,
         owner: Callable[[], str],
-        host_of: Callable[[Wanted], Host],
-        workers: int,
     ) -> None:
         self._settings = settings
         self._run = run
         self._launcher = launcher
         self._ledger = ledger
         self._owner = owner
-        self._host_of = host_of
         self._kept: TemplateStore | None = None
-        self.pool = Pool(self._spare, workers)
 
-    # -- which way -----------------------------------------------------------------------------------------
+    def of(self, wanted: Wanted, host: Host, *, lasting: bool) -> tuple[Frozen, Lease]:
+        """The template of a VM, made if there is none.
 
-    def bring_up(self, wanted: Wanted, host: Host, record: StartRecord) -> ManagedMachine:
-        """Bring a VM up, as a clone if possible; one that is no good costs its template, which is made anew.
-
-        Raises what a start can raise.
+        `lasting` where it must be had even if none may be kept from run to run. Raises NoTemplate with the
+        reason why there is none, and what a boot raises when the VM does not become ready.
         """
-        spare = self.pool.take(wanted)
-        if spare is not None:
-            with suppress(MaqetError):
-                self._launcher.hand_over(spare, host.artifacts)
-                record.how, record.pooled = "clone", True
-                return spare
-        faults: list[MaqetError] = []
-        while True:
-            way = self.way_for(wanted, host) if len(faults) < _TRIES else self._without(wanted, faults[-1])
-            record.how, record.reason = way.how, way.reason
-            own_template = isinstance(way, Clone) and wanted.template is None
-            try:
-                vm = self._launcher.launch(way, wanted.config, host, wanted.kind, last_try=not own_template)
-            except StepFailed:
-                raise
-            except (StartError, QemuDied, GuestPanic) as error:
-                if not isinstance(way, Clone) or not own_template:
-                    raise
-                self._distrust(way, error)
-                faults.append(error)
-                continue
-            self._note_wakening(vm)
-            return vm
+        wish = self._wish(wanted, host)
+        return self._obtain(self._store(lasting=lasting), wish, partial(self._boot_and_freeze, wish))
 
-    def _note_wakening(self, vm: ManagedMachine) -> None:
-        """Tell, once for each VM, of clones that are more alike than they should be."""
-        answer = vm.wakening
-        if answer is None:
-            return
-        if answer.reseed is not None:
-            self._ledger.note(
-                f"clones of {vm.name} draw the same random numbers: they could not be reseeded ({answer.reseed}); "
-                "maqet-wake in the guest, or perl or python3, would do it"
-            )
-        if answer.clock is not None:
-            self._ledger.note(f"clones of {vm.name} have their template's clock ({answer.clock})")
+    def there(self, wanted: Wanted, host: Host, *, lasting: bool) -> tuple[Frozen, Lease]:
+        """As `of`, but one that is not there is not made."""
+        wish = self._wish(wanted, host)
+        found = self._found(self._store(lasting=lasting), wish)
+        if found is None:
+            raise NoTemplate("there is no template yet")
+        return found
 
-    def _spare(self, wanted: Wanted) -> ManagedMachine | None:
-        """One more clone, of a template that is there already."""
-        host = self._host_of(wanted)
-        way = self.way_for(wanted, host, make=False)
-        return self._launcher.spare(way, wanted.config, host) if isinstance(way, Clone) else None
-
-    def way_for(self, wanted: Wanted, host: Host, *, make: bool = True) -> Way:
-        """How this VM starts: as a clone where that is wanted and can be, its template being made if need be.
-
-        Without `make` a template that is not there is a reason to boot.
-        Raises NotSupported, with the reason, when `start: clone` is said and it cannot, and what a boot
-        raises when the template's VM does not become ready.
-        """
-        config = wanted.config
-        if wanted.template is not None:
-            return self._of(wanted.template, config, host)
-        mode = self._mode(config)
-        if mode == "boot":
-            return Boot("start: boot" if config.start else "--maqet-start boot")
-        try:
-            return self._clone(wanted, host, mode, make=make)
-        except NoTemplate as error:
-            if mode == "clone":
-                raise NotSupported(
-                    f"{config.name} cannot be started as a clone: {error}",
-                    hint="`start: auto` boots what cannot be cloned",
-                ) from None
-            return Boot(str(error))
-
-    def _without(self, wanted: Wanted, error: MaqetError) -> Way:
-        if self._mode(wanted.config) == "clone":
-            raise error
-        return Boot(f"clones of it do not come up: {error.message.splitlines()[0]}")
-
-    def _mode(self, config: VmConfig) -> str:
-        return config.start or self._settings.start
-
-    def _of(self, template: Template, config: VmConfig, host: Host) -> Clone:
-        """A clone of this template, with a configuration that differs from it at most outside of the machine."""
-        if template_key(plan_for(config, host)) != template.base:
-            raise ConfigError(
-                f"a template of {template.name!r} is frozen as it is: what was changed belongs to its machine",
-                hint="say the change in maqet.template(…) or in the YAML, and a template of its own is made",
-            )
-        try:
-            return Clone(template.frozen, Lease.join(template.frozen.path / USE))
-        except StartError:
-            raise StartError(
-                f"the template {template.frozen.path} is gone",
-                hint="ask maqet.template(…) for it again, instead of keeping it from one run to another",
-            ) from None
-
-    def _distrust(self, way: Clone, error: MaqetError) -> None:
-        """A clone did not come up: its template is taken out of use."""
-        way.lease.close()
-        manifest = way.frozen.manifest
-        reason = error.message.splitlines()[0]
-        self._ledger.note(f"a template of {manifest.vm} was thrown away, a clone did not come up: {reason}")
-        TemplateStore(way.frozen.path.parent).remove(manifest.key)
-
-    def _clone(self, wanted: Wanted, host: Host, mode: str, *, make: bool = True) -> Clone:
+    def _wish(self, wanted: Wanted, host: Host) -> _Wish:
         plan = plan_for(wanted.config, host)
         reason = why_not(plan)
         if reason is not None:
             raise NoTemplate(reason)
-        store = self._store(mode)
-        wish = _Wish(wanted, host, plan, template_key(plan))
-        found = None if make else self._found(store, wish)
-        if not make and found is None:
-            raise NoTemplate("there is no template yet")
-        return Clone(*(found or self._obtain(store, wish, partial(self._boot_and_freeze, wish))))
+        return _Wish(wanted, host, plan, template_key(plan))
 
-    def _store(self, mode: str) -> TemplateStore:
+    def _store(self, *, lasting: bool) -> TemplateStore:
         if self._settings.templates == "off":
-            if mode != "clone":
+            if not lasting:
                 raise NoTemplate("--maqet-templates off")
             return self._own_store()
         if self._kept is None:
@@ -248,11 +138,11 @@ class Templates:
         refusal = store.refusal(wish.key)
         if refusal is not None:
             raise NoTemplate(refusal)
-        found = self._found(store, wish)
-        if found is not None:
-            return found
         timeout = wish.config.timeouts.lock * wish.host.scale(wish.plan.accelerator)
         try:
+            found = self._found(store, wish)
+            if found is not None:
+                return found
             with store.lock(wish.key, timeout=timeout, vm=wish.config.name, owner=self._owner()):
                 found = self._found(store, wish)
                 if found is None:
@@ -263,6 +153,12 @@ class Templates:
         except Unfreezable as error:
             store.refuse(wish.key, error.message)
             raise NoTemplate(error.message) from None
+        except (StartError, QemuDied, OSError) as error:
+            reason = _no_room(error)
+            if reason is None:
+                raise  # it is the VM's own
+            self._ledger.note(f"no template of {wish.config.name}: {reason}")
+            raise NoTemplate(reason) from None
 
     def _found(self, store: TemplateStore, wish: _Wish) -> tuple[Frozen, Lease] | None:
         if self._settings.templates == "rebuild" and not self._rebuilt(wish.key).exists():
@@ -278,17 +174,9 @@ class Templates:
         self, store: TemplateStore, wish: _Wish, make: Callable[[Draft], Manifest]
     ) -> tuple[Frozen, Lease]:
         began = time.time()
-        try:
-            with store.draft(wish.key, wish.config.memory + ROOM) as draft:
-                manifest = make(draft)
-                frozen = store.publish(draft, manifest)
-                lease = Lease.join(frozen.path / USE)
-        except (StartError, QemuDied, OSError) as error:
-            reason = _no_room(error)
-            if reason is None:
-                raise  # it is the VM's own
-            self._ledger.note(f"no template of {wish.config.name}: {reason}")
-            raise NoTemplate(reason) from None
+        with store.draft(wish.key, wish.config.memory + ROOM) as draft:
+            frozen = store.publish(draft, make(draft))
+            lease = Lease.join(frozen.path / USE)
         self._ledger.made_template(wish.config.name, wish.key, began)
         if self._settings.templates == "rebuild":
             marker = self._rebuilt(wish.key)
@@ -329,7 +217,8 @@ class Templates:
 
         def make(draft: Draft) -> Manifest:
             began = time.monotonic()
-            vm = self._launcher.launch(self._clone(wanted, host, "clone"), wanted.config, host)
+            clone = Clone(*self.of(wanted, host, lasting=True))
+            vm = self._launcher.launch(clone, wanted.config, host)
             try:
                 if function is not None:
                     function(vm)
@@ -338,7 +227,7 @@ class Templates:
                 vm.close()
 
         try:
-            frozen, lease = self._obtain(self._store("clone"), wish, make)
+            frozen, lease = self._obtain(self._store(lasting=True), wish, make)
         except NoTemplate as error:
             raise NotSupported(f"there can be no template of {wanted.config.name}: {error}") from None
         return _template(wish, frozen, base, lease)

@@ -1,0 +1,154 @@
+"""How each VM comes up: from the pool, as a clone of a template, or by a boot, with the reason why no clone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from pytest_maqet.config import VmConfig
+from pytest_maqet.errors import ConfigError, GuestPanic, MaqetError, NotSupported, QemuDied, StartError
+from pytest_maqet.machine.host import Host
+from pytest_maqet.machine.plan import plan_for
+from pytest_maqet.machine.preparing import StepFailed
+from pytest_maqet.machine.template_key import template_key
+from pytest_maqet.management.pool import Pool
+from pytest_maqet.management.records import Ledger
+from pytest_maqet.management.template_making import NoTemplate, Templates
+from pytest_maqet.management.ways import Boot, Clone, Way
+from pytest_maqet.runs.leases import Lease
+from pytest_maqet.settings import Settings
+from pytest_maqet.templates.store import USE, TemplateStore
+from pytest_maqet.templates.template import Template
+
+if TYPE_CHECKING:
+    from pytest_maqet.management.launch import Launcher, ManagedMachine
+    from pytest_maqet.management.records import StartRecord
+    from pytest_maqet.management.wishes import Wanted
+
+#: How many clones may fail to come up before the VM is booted instead.
+_TRIES = 2
+
+
+class Starts:
+    """The starts of one process of a run."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        templates: Templates,
+        launcher: Launcher,
+        ledger: Ledger,
+        host_of: Callable[[Wanted], Host],
+        workers: int,
+    ) -> None:
+        self._settings = settings
+        self._templates = templates
+        self._launcher = launcher
+        self._ledger = ledger
+        self._host_of = host_of
+        self.pool = Pool(self._spare, workers)
+
+    def bring_up(self, wanted: Wanted, host: Host, record: StartRecord) -> ManagedMachine:
+        """Bring a VM up, as a clone if possible; one that is no good costs its template, which is made anew.
+
+        Raises what a start can raise.
+        """
+        spare = self.pool.take(wanted)
+        if spare is not None:
+            with suppress(MaqetError):
+                self._launcher.hand_over(spare, host.artifacts)
+                record.how, record.pooled = "clone", True
+                return spare
+        faults: list[MaqetError] = []
+        while True:
+            way = self.way_for(wanted, host) if len(faults) < _TRIES else self._without(wanted, faults[-1])
+            record.how, record.reason = way.how, way.reason
+            own_template = isinstance(way, Clone) and wanted.template is None
+            try:
+                vm = self._launcher.launch(way, wanted.config, host, wanted.kind, last_try=not own_template)
+            except StepFailed:
+                raise
+            except (StartError, QemuDied, GuestPanic) as error:
+                if not isinstance(way, Clone) or not own_template:
+                    raise
+                self._distrust(way, error)
+                faults.append(error)
+                continue
+            self._note_wakening(vm)
+            return vm
+
+    def _note_wakening(self, vm: ManagedMachine) -> None:
+        """Tell, once for each VM, of clones that are more alike than they should be."""
+        answer = vm.wakening
+        if answer is None:
+            return
+        if answer.reseed is not None:
+            self._ledger.note(
+                f"clones of {vm.name} draw the same random numbers: they could not be reseeded ({answer.reseed}); "
+                "maqet-wake in the guest, or perl or python3, would do it"
+            )
+        if answer.clock is not None:
+            self._ledger.note(f"clones of {vm.name} have their template's clock ({answer.clock})")
+
+    def _spare(self, wanted: Wanted) -> ManagedMachine | None:
+        """One more clone, of a template that is there already."""
+        host = self._host_of(wanted)
+        way = self.way_for(wanted, host, make=False)
+        return self._launcher.spare(way, wanted.config, host) if isinstance(way, Clone) else None
+
+    def way_for(self, wanted: Wanted, host: Host, *, make: bool = True) -> Way:
+        """How this VM starts: as a clone where that is wanted and can be, its template being made if need be.
+
+        Without `make` a template that is not there is a reason to boot.
+        Raises NotSupported, with the reason, when `start: clone` is said and it cannot, and what a boot
+        raises when the template's VM does not become ready.
+        """
+        config = wanted.config
+        if wanted.template is not None:
+            return self._of(wanted.template, config, host)
+        mode = self._mode(config)
+        if mode == "boot":
+            return Boot("start: boot" if config.start else "--maqet-start boot")
+        try:
+            lasting = mode == "clone"
+            frozen = self._templates.of(wanted, host, lasting=lasting) if make else None
+            return Clone(*(frozen or self._templates.there(wanted, host, lasting=lasting)))
+        except NoTemplate as error:
+            if mode == "clone":
+                raise NotSupported(
+                    f"{config.name} cannot be started as a clone: {error}",
+                    hint="`start: auto` boots what cannot be cloned",
+                ) from None
+            return Boot(str(error))
+
+    def _without(self, wanted: Wanted, error: MaqetError) -> Way:
+        if self._mode(wanted.config) == "clone":
+            raise error
+        return Boot(f"clones of it do not come up: {error.message.splitlines()[0]}")
+
+    def _mode(self, config: VmConfig) -> str:
+        return config.start or self._settings.start
+
+    def _of(self, template: Template, config: VmConfig, host: Host) -> Clone:
+        """A clone of this template, with a configuration that differs from it at most outside of the machine."""
+        if template_key(plan_for(config, host)) != template.base:
+            raise ConfigError(
+                f"a template of {template.name!r} is frozen as it is: what was changed belongs to its machine",
+                hint="say the change in maqet.template(…) or in the YAML, and a template of its own is made",
+            )
+        try:
+            return Clone(template.frozen, Lease.join(template.frozen.path / USE))
+        except StartError:
+            raise StartError(
+                f"the template {template.frozen.path} is gone",
+                hint="ask maqet.template(…) for it again, instead of keeping it from one run to another",
+            ) from None
+
+    def _distrust(self, way: Clone, error: MaqetError) -> None:
+        """A clone did not come up: its template is taken out of use."""
+        way.lease.close()
+        manifest = way.frozen.manifest
+        reason = error.message.splitlines()[0]
+        self._ledger.note(f"a template of {manifest.vm} was thrown away, a clone did not come up: {reason}")
+        TemplateStore(way.frozen.path.parent).remove(manifest.key)
