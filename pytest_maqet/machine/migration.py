@@ -45,6 +45,7 @@ async def save_state(
             arrived.set_result(None)
         except Exception as error:  # noqa: BLE001 - a full disk, say: the saver raises it
             arrived.set_exception(error)
+            arrived.exception()  # looked at, in case nobody else does
         finally:
             writer.close()
 
@@ -56,6 +57,10 @@ async def save_state(
         await _migrate(life, "migrate", f"unix:{path}", deadline)
         async with asyncio.timeout(deadline.remaining):
             await arrived
+    except Unfreezable:
+        if arrived.done():
+            arrived.result()  # QEMU complains of us, who could not write: that is the reason, and no lasting one
+        raise
     except TimeoutError:
         raise _late(life, "save", deadline) from None
     finally:

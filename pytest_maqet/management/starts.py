@@ -59,6 +59,7 @@ class Starts:
             with suppress(MaqetError):
                 self._launcher.hand_over(spare, host.artifacts)
                 record.how, record.pooled = "clone", True
+                self._note_wakening(spare)
                 return spare
         faults: list[MaqetError] = []
         while True:

@@ -119,11 +119,14 @@ class TemplateStore:
     def draft(self, key: str, room: int) -> Iterator[Draft]:
         """A folder to make the template in, removed at the end unless it was published.
 
-        Raises StartError when the disk has less than `room` bytes free: a memory file that cannot be filled
-        kills QEMU without a word.
+        Raises StartError when the disk has less than `room` bytes free, even without templates that nobody
+        uses: a memory file that cannot be filled kills QEMU without a word.
         """
         self.remove_unlinked()
         free = shutil.disk_usage(self.folder).free
+        if free < room:
+            self.evict(sum(kept.size for kept in self.all()) - (room - free))
+            free = shutil.disk_usage(self.folder).free
         if free < room:
             raise StartError(
                 f"the disk of {self.folder} has {free >> 20} MiB free, and a template may need {room >> 20} MiB",
@@ -150,6 +153,8 @@ class TemplateStore:
         link = draft.path.with_name(f".{draft.path.name}")
         try:
             manifest.write(draft.path)
+            for file in draft.path.iterdir():
+                file.chmod(stat.S_IMODE(file.stat().st_mode) & 0o700)  # whatever the umask
             link.symlink_to(draft.path.name)
             link.replace(self.folder / manifest.key)
         except OSError as error:

@@ -243,15 +243,15 @@ def test_a_killed_controller_takes_all_with_it(suite):
     _wait_for(lambda: not any(map(_alive, qemus)), 15, "the end of the VMs after their controller's")
 
 
-def test_ctrl_c_while_several_vms_start_leaves_nothing(suite):
+@pytest.mark.parametrize("more", [[], ["--maqet-start=boot"]], ids=["templates", "boots"])
+def test_ctrl_c_while_several_vms_start_leaves_nothing(suite, more):
     suite.yaml(
         "defaults: {image: builtin:nano, memory: 16M, ready: [{console: never, timeout: 50}]}\n"
-        "vms: {one: {}, two: {}}\n"
+        "vms: {one: {}, two: {memory: 24M}}\n"
     )
-    suite.conftest("def pytest_maqet_vm_started(vm): open(f'started-{vm.name}', 'w').close()\n")
     suite.tests("def test_it(one, two): pass")
-    run = _start(suite, "-n0")
-    _wait_for(lambda: len(list(suite.path.glob("started-*"))) == 2, 60, "the start of both")
+    run = _start(suite, "-n0", *more)
+    _wait_for(lambda: len(list(suite.run_base.glob("*/*/pid"))) == 2, 60, "the start of both")
     os.kill(run.pid, signal.SIGINT)
     run.wait(timeout=20)
     assert suite.left_over() == [], (suite.path / "out.txt").read_text()
