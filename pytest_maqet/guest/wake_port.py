@@ -24,7 +24,8 @@ from pytest_maqet.errors import ChannelError
 SEED_BYTES = 64
 
 _MAGIC = b"MQW1"
-_MESSAGE = struct.Struct("<4sIqq64s")
+_MESSAGE = struct.Struct("<4sIqII64s")
+_WORDS = struct.Struct("<22I")
 _ANSWER = struct.Struct("<4sIBB")
 _NANOSECONDS = 1_000_000_000
 
@@ -43,6 +44,22 @@ class WakeAnswer:
 def new_seed() -> bytes:
     """A seed for one guest and one use, from the host's own random numbers."""
     return secrets.token_bytes(SEED_BYTES)
+
+
+def wake_message(number: int, now: float | None, seed: bytes | None) -> bytes:
+    """A message to maqet-wake; `now` None is this moment."""
+    moment = time.time_ns() if now is None else round(now * _NANOSECONDS)
+    seconds, nanoseconds = divmod(moment, _NANOSECONDS)
+    parts = (_MAGIC, number, seconds, nanoseconds)
+    total = sum(_WORDS.unpack(_MESSAGE.pack(*parts, 0, seed or b"")))
+    return _MESSAGE.pack(*parts, -total % 2**32, seed or b"")
+
+
+def errno_words(number: int) -> str | None:
+    """Linux's error number in words; None for 0."""
+    if number == 0:
+        return None
+    return f"{errno.errorcode.get(number, number)} ({os.strerror(number)})"
 
 
 class WakePort:
@@ -90,10 +107,7 @@ class WakePort:
         self._number = (self._number + 1) % 2**32
         try:
             async with asyncio.timeout(deadline.remaining):
-                moment = time.time_ns() if now is None else round(now * _NANOSECONDS)
-                seconds, nanoseconds = divmod(moment, _NANOSECONDS)
-                message = _MESSAGE.pack(_MAGIC, self._number, seconds, nanoseconds, seed or b"")
-                self._writer.write(message)
+                self._writer.write(wake_message(self._number, now, seed))
                 return await self._answer()
         except TimeoutError:
             await self.close()
@@ -124,11 +138,4 @@ class WakePort:
             if magic != _MAGIC:
                 raise ConnectionError("what the guest answers is not maqet-wake's")
             if number == self._number:
-                return WakeAnswer(_words(clock), _words(reseed))
-
-
-def _words(number: int) -> str | None:
-    """Linux's error number in words; None for 0."""
-    if number == 0:
-        return None
-    return f"{errno.errorcode.get(number, number)} ({os.strerror(number)})"
+                return WakeAnswer(errno_words(clock), errno_words(reseed))

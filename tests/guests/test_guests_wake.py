@@ -6,35 +6,37 @@ import os
 import shutil
 import struct
 import subprocess
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from pytest_maqet.guest.wake_port import wake_message
 from pytest_maqet.guests.initramfs import WAKE_HELPER
 
-MAGIC = b"MQW1"
 EPERM = 1
 NOBODY = 65534
 
 
-def message(number: int = 7, *, seconds: int = 1, nanoseconds: int = 2, seed: bytes = b"") -> bytes:
-    return struct.pack("<4sIqq64s", MAGIC, number, seconds, nanoseconds, seed)
+def message(number: int = 7, seed: bytes | None = None) -> bytes:
+    return wake_message(number, 1.000000002, seed)
 
 
 def answer(number: int, clock: int, reseed: int) -> bytes:
-    return struct.pack("<4sIBB", MAGIC, number, clock, reseed)
+    return struct.pack("<4sIBB", b"MQW1", number, clock, reseed)
 
 
 @pytest.fixture
-def helper(tmp_path: Path) -> Path:
-    """A copy that another user may execute, too."""
-    path = tmp_path / "maqet-wake"
-    shutil.copyfile(WAKE_HELPER, path)
-    path.chmod(0o755)
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
-    return path
+def helper() -> Iterator[Path]:
+    """A copy that another user may execute, too: pytest's own folders are closed to others."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        path = Path(folder) / "maqet-wake"
+        shutil.copyfile(WAKE_HELPER, path)
+        path.chmod(0o755)
+        yield path
 
 
 def once(helper: Path, data: bytes, *arguments: str) -> subprocess.CompletedProcess[bytes]:
@@ -69,7 +71,7 @@ def test_without_a_seed_there_is_no_reseeding(helper: Path) -> None:
     assert once(helper, message(8)).stdout == answer(8, EPERM, 0)
 
 
-@pytest.mark.parametrize("garbage", [b"x", b"MQ", b"MQWMQW0MQMQMQW", b"\0" * 200, b"MQW2" * 30])
+@pytest.mark.parametrize("garbage", [b"x", b"MQWMQW0MQMQMQW", b"\0" * 200, b"MQW1" * 30, message(5)[:50]])
 def test_what_is_no_message_is_skipped(helper: Path, garbage: bytes) -> None:
     assert once(helper, garbage + message(9)).stdout == answer(9, EPERM, 0)
 

@@ -42,7 +42,7 @@ class Bench:
         return next(str(one.getsockname()) for one in self._sockets if one.fileno() == fd)
 
     def inputs(self, *drives: Drive, ports: int = 1, agent: bool = True, **more: Any) -> Inputs:
-        """Two monitors, serial ports, an agent socket and the drives."""
+        """Two monitors, serial ports, sockets for agent and waking, and the drives."""
         return Inputs(
             drives=drives,
             monitors=(self.listen(), self.listen()),
@@ -50,6 +50,7 @@ class Bench:
                 SerialPort(f"p{n}", self.listen(), self.directory / f"port, {n}.log") for n in range(ports)
             ),
             agent=self.listen() if agent else None,
+            wake=self.listen() if agent else None,
             pidfile=self.directory / "pid",
             **more,
         )

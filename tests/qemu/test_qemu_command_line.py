@@ -76,7 +76,7 @@ def test_two_monitors_answer_and_know_the_vm(bench: Bench) -> None:
     with running(bench, command_line) as execute:
         assert execute("query-name") == {"name": "web-2"}
         monitors = {one["label"] for one in execute("query-chardev")}
-    assert {"qmp0", "qmp1", "serial0", "agent"} <= monitors
+    assert {"qmp0", "qmp1", "serial0", "agent", "wake"} <= monitors
 
 
 def test_the_first_serial_port_logs_from_the_first_byte(bench: Bench) -> None:
@@ -148,7 +148,9 @@ def test_every_machine_has_the_extras_it_takes(machine: str, expected: dict[str,
 
 
 def test_no_agent_port_where_no_agent_is_wanted(bench: Bench) -> None:
-    assert "guest_agent" not in str(bench.build(bench.inputs(agent=False)))
+    without = str(bench.build(bench.inputs(agent=False)))
+    assert "guest_agent" not in without
+    assert "wake" not in without
 
 
 def test_processors_memory_and_clock(bench: Bench) -> None:
@@ -187,7 +189,7 @@ def test_an_incoming_vm_waits_for_its_state(bench: Bench) -> None:
 def test_descriptors_are_listed_in_full(bench: Bench) -> None:
     inputs = bench.inputs(ports=2)
     command_line = bench.build(inputs)
-    expected = (*inputs.monitors, *(port.fd for port in inputs.serial), inputs.agent)
+    expected = (*inputs.monitors, *(port.fd for port in inputs.serial), inputs.agent, inputs.wake)
     assert command_line.fds == expected
 
 

@@ -10,11 +10,12 @@
 ;    0  4  "MQW1", the last being the version       0  8  the message's first 8 bytes
 ;    4  4  a number that the host chooses           8  1  setting the clock: 0, or the errno
 ;    8  8  seconds since 1970, signed               9  1  reseeding: 0, or the errno
-;   16  8  nanoseconds
+;   16  4  nanoseconds
+;   20  4  makes the sum of all 4-byte words 0
 ;   24 64  seed; all zeros: no reseeding
 ;
-; Bytes that do not begin like a message are skipped, as is one that stays unfinished for a second or until the
-; host hangs up. A Linux program without libc, /proc or memory of its own but the stack; exit status 0 when the
+; What is no message is skipped byte by byte; what is left of one that a host did not finish is told by the sum
+; from a message that follows, and dropped after a second or when the guest sees the host hang up. A Linux program without libc, /proc or memory of its own but the stack; exit status 0 when the
 ; port is unplugged or the one message was answered, 1 when there is no port or no message, 2 for wrong usage.
 ;
 ; Facts: Linux drivers/char/random.c. Writing to /dev/urandom only mixes; what is read changes with the next
@@ -179,7 +180,7 @@ look:   mov ecx, 4
         mov rdi, rsp
         repe cmpsb
         je alike
-        dec r15d
+drop:   dec r15d
         mov ecx, r15d
         lea rsi, [rsp + 1]
         mov rdi, rsp
@@ -187,8 +188,15 @@ look:   mov ecx, 4
         jmp look
 alike:  cmp r15d, LENGTH
         jb next
+        xor eax, eax
+        mov ecx, LENGTH / 4
+sum:    add eax, [rsp + rcx * 4 - 4]
+        loop sum
+        test eax, eax
+        jnz drop
 
         xor r15d, r15d
+        mov [rsp + NANOS + 4], eax      ; the kernel wants 8 bytes of nanoseconds
         mov eax, SYS_CLOCK_SETTIME
         xor edi, edi                    ; CLOCK_REALTIME
         lea rsi, [rsp + TIME]
