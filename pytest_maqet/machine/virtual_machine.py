@@ -14,15 +14,15 @@ from pytest_maqet.guest.commands import CommandRequest, CompletedCommand
 from pytest_maqet.guest.console import Console
 from pytest_maqet.guest.guest_process import GuestProcess
 from pytest_maqet.machine import evidence, power
-from pytest_maqet.machine.core import MachineCore
 from pytest_maqet.machine.expecting import Caught, expecting
 from pytest_maqet.machine.guest_access import GuestCalls
 from pytest_maqet.machine.host import Host
 from pytest_maqet.machine.life import Life
 from pytest_maqet.machine.qmp_handle import QmpHandle
+from pytest_maqet.machine.state_calls import StateCalls
 
 
-class VirtualMachine(MachineCore):
+class VirtualMachine(StateCalls):
     """One VM. Everything blocks until done and takes `timeout` in seconds.
 
     Whatever fails raises a MaqetError that says what was awaited, for how long, what was seen last, and the
