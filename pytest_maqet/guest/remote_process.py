@@ -39,11 +39,14 @@ _PID = 'while [ ! -s "$1/pid" ]; do [ -f "$1/status" ] && break; sleep 0.02 || s
 # Prints the status; nothing when the process is gone without one, or its directory.
 _WAIT = """
 while [ ! -f "$1/status" ]; do
+  [ -d "$1" ] || break
   kill -0 "$2" 2>/dev/null || [ -d "/proc/$2" ] || { sleep 1; break; }
   sleep 0.05 2>/dev/null || sleep 1
 done
 cat "$1/status" 2>/dev/null; exit 0
 """
+# In a guest that was put back in time, the process id may be another one's: $3, its directory, tells.
+_SIGNAL = '[ -d "$3" ] || exit 0' + END_PROCESSES
 _DIRECTORY = re.compile(r"/[\w/.-]+/\.maqet-[\w-]+\Z")
 
 
@@ -86,7 +89,8 @@ class RemoteProcess:
         """Send a signal to it and all its children; nothing happens when it has ended."""
         if self.returncode is None:
             name = signal.Signals(number).name.removeprefix("SIG")
-            await self._run(("/bin/sh", "-c", END_PROCESSES, "sh", str(self.pid), name), deadline)
+            words = ("/bin/sh", "-c", _SIGNAL, "sh", str(self.pid), name, self._directory)
+            await self._run(words, deadline)
 
     async def output(self, deadline: Deadline) -> tuple[bytes, bytes]:
         """What it has printed so far on stdout and stderr."""
@@ -125,7 +129,8 @@ class RemoteProcess:
         elif final:
             raise ChannelError(
                 f"{self.vm_name}: the guest no longer knows the spawned command: {self.request}",
-                hint="the guest was restarted, or the command was killed together with the shell around it",
+                hint="the guest was restarted or restored, or the command was killed together with the "
+                "shell around it",
             )
 
 

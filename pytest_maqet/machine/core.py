@@ -77,6 +77,10 @@ class MachineCore:
     def set_mark(self) -> None:
         """A test begins: waits start from here."""
         self.call_on_loop(self.life.vitals.mark)
+        self.mark_consoles()
+
+    def mark_consoles(self) -> None:
+        """Console waits of all threads start from here."""
         self.cursors.mark(self.console_ends())
         self._raw_marks = self.call_on_loop(
             lambda: {name: log.raw_end for name, log in self.life.vitals.consoles.items()}

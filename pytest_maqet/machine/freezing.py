@@ -25,7 +25,7 @@ from pytest_maqet.machine.migration import Unfreezable, blockers, load_state, sa
 from pytest_maqet.machine.plan import Plan, plan_for
 from pytest_maqet.machine.removal import remove_tree
 from pytest_maqet.machine.starting import Launch, cont
-from pytest_maqet.machine.waking import way_to_wake
+from pytest_maqet.machine.waking import settle, way_to_wake
 from pytest_maqet.qemu.inputs import Drive, Ram
 from pytest_maqet.runs.vm_directory import VmDirectory
 from pytest_maqet.storage.images import probe_image
@@ -55,7 +55,9 @@ def access_of(vm: MachineCore, deadline: Deadline) -> Access:
     if life.picked_channel is None and life.has_channels() and life.vitals.exit is None:
         with suppress(MaqetError):  # a guest without one is frozen all the same
             vm.on_loop(life.channel(deadline.within(CHANNEL_SECONDS * deadline.scale)))
-    return Access(life.picked_channel, vm.on_loop(way_to_wake(life, deadline)))
+    wake = way_to_wake(life)
+    vm.on_loop(settle(life, wake, deadline))
+    return Access(life.picked_channel, wake)
 
 
 def template_life(config: VmConfig, host: Host, loop: LoopThread, draft: Draft) -> Life:

@@ -25,7 +25,9 @@ from pytest_maqet.guest.serial_port import SerialPort
 from pytest_maqet.guest.serial_shell import SerialShell
 from pytest_maqet.guest.serial_writer import SerialWriter
 from pytest_maqet.guest.wake_port import WakePort
+from pytest_maqet.machine.agent_port import AgentPort
 from pytest_maqet.machine.monitors import claim_monitor
+from pytest_maqet.machine.under_way import UnderWay
 from pytest_maqet.qemu.inputs import Drive
 from pytest_maqet.qemu.monitor import Monitor
 from pytest_maqet.runs.leases import Lease
@@ -80,6 +82,8 @@ class Life:
         self._channels: tuple[Channel, ...] | None = None
         self._picked: Channel | None = None
         self._picking = asyncio.Lock()
+        self._agent_port = AgentPort(vitals, self.execute, config.timeouts.qmp)
+        self._under_way = UnderWay(config.name)
 
     async def connect(self, deadline: Deadline) -> None:
         """Follow the process and open the QMP session.
@@ -178,7 +182,7 @@ class Life:
     async def channel(self, deadline: Deadline) -> Channel:
         """The channel that commands take: the first that answered, kept until the VM is reset or ends."""
         async with self._picking:
-            if self._picked is None or (self._picked.name == "agent" and self.vitals.agent_gone):
+            if self._picked is None or (self._picked.name == "agent" and await self._agent_port.gone()):
                 self._picked = await pick(self.channels, deadline)
             return self._picked
 
@@ -222,30 +226,9 @@ class Life:
         started = time.monotonic()
         work = channel.run(request, deadline)
         if channel.name == "agent":
-            work = self._while_agent_lives(work)
+            work = self._agent_port.while_open(work)
         outcome = await self.guarded(work, deadline)
         return CompletedCommand.from_outcome(request, outcome, duration=time.monotonic() - started)
-
-    async def _while_agent_lives(self, work: Coroutine[Any, Any, T]) -> T:
-        """End a command at once when the agent closes its port: nobody is left to answer."""
-        task = asyncio.ensure_future(work)
-        gone = asyncio.ensure_future(self._agent_goes())
-        try:
-            await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if task.done():
-                return task.result()
-            raise ChannelError(
-                f"{self.config.name}: the guest agent has closed its port while it ran a command",
-                hint="it has ended or the guest goes down; the next command looks for another channel",
-            )
-        finally:
-            task.cancel()
-            gone.cancel()
-            await asyncio.gather(task, gone, return_exceptions=True)
-
-    async def _agent_goes(self) -> None:
-        while not self.vitals.agent_gone:
-            await self.vitals.pulse.wait()
 
     async def spawn(self, request: CommandRequest, deadline: Deadline) -> RemoteProcess:
         """Start a command that goes on in the guest."""
@@ -281,7 +264,17 @@ class Life:
 
     async def guarded(self, work: Coroutine[Any, Any, T], deadline: Deadline) -> T:
         """Race `work` against the VM's failures; a channel words its own time-out."""
-        return await race(self.vitals, work, _later(deadline, END_GRACE + 1), even_excused=True)
+        racing = race(self.vitals, work, _later(deadline, END_GRACE + 1), even_excused=True)
+        return await self._under_way.run(racing)
+
+    async def break_off(self) -> None:
+        """The guest goes back in time: end what is under way in it, and every conversation with it.
+
+        Nothing is cleared up in the guest, since it will never have been there.
+        """
+        await self._under_way.break_off()
+        await self._close_channels()
+        self.forget_channel()
 
     # -- the end -----------------------------------------------------------------------------------------
 
@@ -306,13 +299,8 @@ class Life:
 
     async def disconnect(self) -> None:
         """Close every connection; the process is left as it is. Idempotent."""
-        for channel in self._channels or ():
-            with contextlib.suppress(MaqetError, OSError):
-                await channel.close()
+        await self._close_channels()
         self._channels = ()
-        for shell in self.shells.values():
-            with contextlib.suppress(MaqetError, OSError):
-                await shell.close()
         for line in self.lines.values():
             await line.close()
         await self.wake_port.close()
@@ -321,6 +309,11 @@ class Life:
             self._monitor = None
         self._claim.close()
         self.vitals.unfollow()
+
+    async def _close_channels(self) -> None:
+        for channel in (*(self._channels or ()), *self.shells.values()):
+            with contextlib.suppress(MaqetError, OSError):
+                await channel.close()
 
 
 def _later(deadline: Deadline, seconds: float) -> Deadline:

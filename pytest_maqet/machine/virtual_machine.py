@@ -14,16 +14,15 @@ from pytest_maqet.guest.commands import CommandRequest, CompletedCommand
 from pytest_maqet.guest.console import Console
 from pytest_maqet.guest.guest_process import GuestProcess
 from pytest_maqet.machine import evidence, power
-from pytest_maqet.machine.core import MachineCore
 from pytest_maqet.machine.expecting import Caught, expecting
 from pytest_maqet.machine.guest_access import GuestCalls
 from pytest_maqet.machine.host import Host
 from pytest_maqet.machine.life import Life
 from pytest_maqet.machine.qmp_handle import QmpHandle
-from pytest_maqet.templates.template import Template
+from pytest_maqet.machine.state_calls import StateCalls
 
 
-class VirtualMachine(MachineCore):
+class VirtualMachine(StateCalls):
     """One VM. Everything blocks until done and takes `timeout` in seconds.
 
     Whatever fails raises a MaqetError that says what was awaited, for how long, what was seen last, and the
@@ -219,17 +218,6 @@ class VirtualMachine(MachineCore):
         self.refuse_unless_exclusive("kill")
         if self.life.vitals.exit is None:
             self.on_loop(power.kill(self.life))
-
-    # -- state ---------------------------------------------------------------------------------------------
-
-    def freeze(self) -> Template:
-        """Make a template of the VM as it is now, for clones in this run; the VM itself goes on.
-
-        Its memory and disks are copied, which takes a second or so for some hundred megabytes in use. Open
-        conversations with the guest are ended. Raises NotSupported with QEMU's reason where that cannot be.
-        """
-        self.refuse_unless_exclusive("freeze")
-        return self.host.freeze(self)
 
     # -- failures, sharing, evidence -----------------------------------------------------------------------
 

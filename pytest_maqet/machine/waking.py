@@ -6,11 +6,14 @@ guest's channel. A guest that can be reached in neither way keeps the frozen one
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from pytest_maqet.deadline import Deadline
-from pytest_maqet.errors import ChannelError
+from pytest_maqet.errors import ChannelError, CommandTimeout
+from pytest_maqet.guest.commands import CommandRequest
 from pytest_maqet.guest.wake_port import WakeAnswer, new_seed
+from pytest_maqet.guest.wake_script import wake_answer, wake_command
 
 if TYPE_CHECKING:
     from pytest_maqet.machine.life import Life
@@ -21,16 +24,19 @@ PORT, COMMAND, NOTHING, NEEDLESS = "port", "command", "nothing", "needless"
 _ASLEEP = WakeAnswer("no command reaches this guest", "no command reaches this guest")
 
 
-async def way_to_wake(life: Life, deadline: Deadline) -> str:
-    """How clones of this VM, which is about to be frozen, can be woken."""
+def way_to_wake(life: Life) -> str:
+    """How this guest, or a copy of it, can be woken."""
     if not life.facts.connect and life.facts.default_ready is not None:
         return NEEDLESS  # an embedded guest without channels keeps no time and draws no numbers
     if life.vitals.wake_listens:
-        # Once now, so that it is frozen while it waits for the next message, and not while it is polling.
-        if await life.run_state(deadline) == "running":
-            await life.wake_port.wake(deadline, seed=None)
         return PORT
     return COMMAND if life.picked_channel is not None else NOTHING
+
+
+async def settle(life: Life, way: str, deadline: Deadline) -> None:
+    """Have maqet-wake wait for the next message, so that it is not frozen while it is polling."""
+    if way == PORT and await life.run_state(deadline) == "running":
+        await life.wake_port.wake(deadline, seed=None)
 
 
 async def awaken(life: Life, way: str, deadline: Deadline) -> WakeAnswer:
@@ -55,11 +61,13 @@ async def _woken(life: Life, way: str, deadline: Deadline, *, reseed: bool) -> W
     if way == NEEDLESS:
         return WakeAnswer(None, None)
     if way == NOTHING:
-        return _ASLEEP
+        return _ASLEEP if reseed else WakeAnswer(_ASLEEP.clock, None)
     seed = new_seed() if reseed else None
     try:
         if way == PORT:
             return await life.guarded(life.wake_port.wake(deadline, seed=seed), deadline)
-        return _ASLEEP
-    except ChannelError as error:
+        command, words = wake_command(now=time.time(), seed=seed)
+        done = await life.run(CommandRequest(command, input=words), deadline)
+        return wake_answer(str(done.stdout))
+    except (ChannelError, CommandTimeout) as error:
         return WakeAnswer(error.message, error.message if reseed else None)

@@ -97,6 +97,15 @@ class VmDirectory:
         """The serial port's log, to read from."""
         return self.path / f"serial-{file_stem(name)}.log"
 
+    @property
+    def checkpoint_book(self) -> Path:
+        """Which checkpoints there are."""
+        return self.path / "checkpoints.json"
+
+    def checkpoint_memory(self, tag: str) -> Path:
+        """The memory of the checkpoint with that tag."""
+        return self.path / f"memory-{file_stem(tag)}.qcow2"
+
     def disk(self, name: str, suffix: str = ".qcow2") -> Path:
         """The disk of that name, gone with the VM."""
         return self.path / f"disk-{file_stem(name)}{suffix}"

@@ -22,6 +22,8 @@ from pytest_maqet.waiting.failures import FailureWatch
 AGENT_PORT = "agent-port"
 #: The id of maqet-wake's port on QEMU's command line.
 WAKE_PORT = "wake-port"
+#: The ids of the jobs that put the guest back in time begin so: every process that uses the VM sees them end.
+RESTORE_JOB = "maqet-restore-"
 #: How many lines of the console an error shows.
 TAIL_LINES = 15
 
@@ -114,9 +116,21 @@ class Vitals:
             self.agent_gone = not message["data"]["open"]
         elif message["event"] == "VSERPORT_CHANGE" and message.get("data", {}).get("id") == WAKE_PORT:
             self.wake_listens = bool(message["data"]["open"])
+        elif message["event"] == "JOB_STATUS_CHANGE" and _has_restored(message["data"]):
+            self._guest_restored()
         for listener in self._listeners:
             listener(message)
         self.pulse.beat()
+
+    def _guest_restored(self) -> None:
+        """The guest stands where it once was: what it said and did since is over."""
+        self.read_consoles()
+        for console in self.consoles.values():
+            self.failures.scan(console, settled=True)
+            self.failures.skip(console)
+        self.failures.guest_reset()
+        self.powered_off = None
+        self.mailbox.mark()
 
     def listen(self, listener: Callable[[Mapping[str, Any]], None]) -> Callable[[], None]:
         """Call `listener` with every event to come; returns what ends that."""
@@ -210,6 +224,11 @@ class Vitals:
             self.failures.scan(console, settled=True)  # nothing more will come
         self.failures.died(self.death, wanted=self.end_wanted is not None)
         self.pulse.beat()
+
+
+def _has_restored(job: Mapping[str, Any]) -> bool:
+    """Whether this JOB_STATUS_CHANGE tells of a restore that went well: only then `pending` comes."""
+    return bool(job["status"] == "pending" and str(job["id"]).startswith(RESTORE_JOB))
 
 
 def _indented(text: str) -> str:

@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 import boot_cost
+import checkpoint_cost
 import config_scale
 import failure_latency
 import idle_cost
@@ -35,6 +36,7 @@ BENCHMARKS = {
     "parallel": parallel_starts.measure,
     "memory": memory_cost.measure,
     "latency": failure_latency.measure,
+    "checkpoints": checkpoint_cost.measure,
 }
 
 

@@ -1,0 +1,59 @@
+"""The guest agent's port as QEMU sees it: whether somebody in the guest has it open."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any, TypeVar
+
+from pytest_maqet.deadline import Deadline
+from pytest_maqet.errors import ChannelError
+from pytest_maqet.waiting.vitals import Vitals
+
+T = TypeVar("T")
+
+#: Executes a QMP command.
+Execute = Callable[[str, Mapping[str, Any] | None, Deadline], Awaitable[object]]
+
+
+class AgentPort:
+    """Follows the port of one QEMU process; loop-thread only. `patience` (seconds) is for one QMP command."""
+
+    def __init__(self, vitals: Vitals, execute: Execute, patience: float) -> None:
+        self._vitals = vitals
+        self._execute = execute
+        self._patience = patience
+
+    async def gone(self) -> bool:
+        """Whether the agent has closed its port and not opened it again.
+
+        QEMU tells of a port at most once a second (VSERPORT_CHANGE; monitor/monitor.c), so the last word may
+        be still to come, as when the agent was restarted or the guest restored: QEMU is asked.
+        """
+        if self._vitals.agent_gone:
+            ports: Any = await self._execute("query-chardev", None, Deadline.after(self._patience))
+            self._vitals.agent_gone = not any(
+                port["label"] == "agent" and port["frontend-open"] for port in ports
+            )
+        return self._vitals.agent_gone
+
+    async def while_open(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do `work`; ChannelError at once when the agent closes its port: nobody is left to answer."""
+        task = asyncio.ensure_future(work)
+        closing = asyncio.ensure_future(self._closed())
+        try:
+            await asyncio.wait({task, closing}, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                return task.result()
+            raise ChannelError(
+                f"{self._vitals.vm_name}: the guest agent has closed its port while it ran a command",
+                hint="it has ended or the guest goes down; the next command looks for another channel",
+            )
+        finally:
+            task.cancel()
+            closing.cancel()
+            await asyncio.gather(task, closing, return_exceptions=True)
+
+    async def _closed(self) -> None:
+        while not await self.gone():
+            await self._vitals.pulse.wait()
