@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import time
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import Any, TypeVar
 
 from pytest_maqet.config import VmConfig
 from pytest_maqet.deadline import Deadline
-from pytest_maqet.errors import ChannelError, GuestPanic, MaqetError, NotSupported, QMPCommandError
+from pytest_maqet.errors import ChannelError, GuestPanic, MaqetError, QMPCommandError
 from pytest_maqet.guest.agent import AgentChannel
 from pytest_maqet.guest.channel import Channel, pick
 from pytest_maqet.guest.commands import END_GRACE, CommandRequest, CompletedCommand
@@ -26,6 +25,7 @@ from pytest_maqet.guest.serial_shell import SerialShell
 from pytest_maqet.guest.serial_writer import SerialWriter
 from pytest_maqet.guest.wake_port import WakePort
 from pytest_maqet.machine.agent_port import AgentPort
+from pytest_maqet.machine.forwarding import forward
 from pytest_maqet.machine.monitors import claim_monitor
 from pytest_maqet.machine.under_way import UnderWay
 from pytest_maqet.qemu.inputs import Drive
@@ -38,8 +38,6 @@ from pytest_maqet.waiting.engine import race
 from pytest_maqet.waiting.vitals import Vitals
 
 T = TypeVar("T")
-
-_FORWARD = re.compile(r"TCP\[HOST_FORWARD\]\s+\d+\s+(\S+)\s+(\d+)\s+\S+\s+(\d+)")
 
 
 @dataclass(frozen=True)
@@ -120,38 +118,6 @@ class Life:
         """Run a human monitor command; its errors come back as text."""
         answer = await self.execute("human-monitor-command", {"command-line": line}, deadline)
         return str(answer)
-
-    # -- ports ---------------------------------------------------------------------------------------------
-
-    async def forwards(self, deadline: Deadline) -> dict[int, tuple[str, int]]:
-        """Guest TCP port → (host, port), as QEMU's user network has them now."""
-        listing = await self.monitor_command("info usernet", deadline)
-        found = {}
-        for host, port, guest_port in _FORWARD.findall(listing):
-            found[int(guest_port)] = ("127.0.0.1" if host in ("*", "0.0.0.0") else host, int(port))  # noqa: S104
-        return found
-
-    async def forward(self, guest_port: int, deadline: Deadline) -> tuple[str, int]:
-        """Where the host reaches this guest port; a forward is added where there is none yet.
-
-        Raises NotSupported for a VM without a user network.
-        """
-        if not isinstance(guest_port, int) or not 0 < guest_port < 65536:
-            raise ValueError(f"a TCP port is a number from 1 to 65535, not {guest_port!r}")
-        found = await self.forwards(deadline)
-        if guest_port in found:
-            return found[guest_port]
-        if not any(network.kind == "user" for network in self.config.network):
-            raise NotSupported(
-                f"{self.config.name}: port {guest_port} of the guest cannot be reached: "
-                "the VM has no user network",
-                hint=f"in the YAML: `network: [{{user: {{forward: {{name: {guest_port}}}}}}}]`",
-            )
-        said = await self.monitor_command(f"hostfwd_add tcp:127.0.0.1:0-:{guest_port}", deadline)
-        found = await self.forwards(deadline)
-        if guest_port not in found:
-            raise NotSupported(f"{self.config.name}: QEMU did not forward port {guest_port}: {said.strip()}")
-        return found[guest_port]
 
     # -- commands in the guest -----------------------------------------------------------------------------
 
@@ -249,7 +215,7 @@ class Life:
 
     async def host_address(self, guest_port: int) -> tuple[str, int]:
         """As `forward`."""
-        return await self.forward(guest_port, Deadline.after(self.config.timeouts.qmp))
+        return await forward(self, guest_port, Deadline.after(self.config.timeouts.qmp))
 
     async def agent_answers(self, deadline: Deadline) -> str:
         """An empty string when the guest agent answers, else why not."""

@@ -15,6 +15,7 @@ from pytest_maqet.guest.console import Console
 from pytest_maqet.guest.guest_process import GuestProcess
 from pytest_maqet.machine import evidence, power
 from pytest_maqet.machine.expecting import Caught, expecting
+from pytest_maqet.machine.forwarding import forward
 from pytest_maqet.machine.guest_access import GuestCalls
 from pytest_maqet.machine.host import Host
 from pytest_maqet.machine.life import Life
@@ -149,7 +150,7 @@ class VirtualMachine(StateCalls):
         A port that is not forwarded yet is forwarded now. Raises NotSupported without a user network.
         """
         deadline = self.deadline(None, self.config.timeouts.qmp)
-        return self.on_loop(self.life.forward(port, deadline))
+        return self.on_loop(forward(self.life, port, deadline))
 
     def forward(self, port: int) -> tuple[str, int]:
         """Forward a free host port to a TCP port of the guest, at run time; as `address`."""

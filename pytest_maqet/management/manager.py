@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -16,8 +16,9 @@ from typing import Any
 from pytest_maqet.config import Config, VmConfig
 from pytest_maqet.errors import MaqetError
 from pytest_maqet.machine import VirtualMachine
-from pytest_maqet.machine.host import Host
 from pytest_maqet.management.failures import FailureMemory
+from pytest_maqet.management.health import left_unusable, to_replace
+from pytest_maqet.management.hosts import Hosts
 from pytest_maqet.management.launch import HandStarted, Launcher, Listener, ManagedMachine
 from pytest_maqet.management.parallel import at_once, raise_first
 from pytest_maqet.management.records import Ledger, Spoiled, StartRecord, merged
@@ -27,7 +28,6 @@ from pytest_maqet.management.starts import Starts
 from pytest_maqet.management.template_making import Templates
 from pytest_maqet.management.wishes import BY_HAND, Identity, Live, Scope, Wanted
 from pytest_maqet.runs.locks import held_lock
-from pytest_maqet.runs.vm_directory import VmDirectory
 from pytest_maqet.settings import Settings, thread_bound
 from pytest_maqet.templates.template import Template
 
@@ -54,19 +54,20 @@ class Manager:
         self.test = ""
         #: Whether the current test is run again after a failure: then failed starts are tried again too.
         self.retrying = False
-        #: Where the current test's artifacts go.
-        self.artifacts = settings.artifacts
         self.ledger = Ledger(worker)
         self._settings = settings
         self._launcher = Launcher(listener)
         self._threads = thread_bound(workers)
-        self._monitors = workers + 2
         self._run = RunSide(worker, run_id, config)
         self._failures = FailureMemory(self._run.directory.path / "failures")
         self._owner: Callable[[], str] = lambda: f"{worker}, {self.test or 'no test'}"
         self._shared = SharedVms(self._run.directory, self._owner)
+        self._hosts = Hosts(
+            config, settings, self._run, monitors=workers + 2, report=listener.progress, owner=self._owner
+        )
         self._templates = Templates(settings, self._run.directory, self._launcher, self.ledger, self._owner)
-        self._starts = Starts(settings, self._templates, self._launcher, self.ledger, self._host, workers)
+        self._hosts.freeze = self._templates.of_running
+        self._starts = Starts(settings, self._templates, self._launcher, self.ledger, self._hosts.of, workers)
         self._lives: list[Live] = []
         self._failed_ahead: dict[Identity, BaseException] = {}
         self._guard = threading.RLock()
@@ -75,6 +76,15 @@ class Manager:
     def run_dir(self) -> Path:
         """The run's private directory: sockets, logs and disks of its VMs. It goes with the run."""
         return self._run.directory.path
+
+    @property
+    def artifacts(self) -> Path:
+        """Where the current test's artifacts go."""
+        return self._hosts.artifacts
+
+    @artifacts.setter
+    def artifacts(self, folder: Path) -> None:
+        self._hosts.artifacts = folder
 
     # -- by hand -------------------------------------------------------------------------------------------
 
@@ -124,7 +134,7 @@ class Manager:
         """
         config = self.config.vm(name, overrides, source="maqet.template(…)")
         wanted = Wanted(config, BY_HAND, shared=False, overrides=overrides)
-        return self._templates.prepared(wanted, self._host(wanted), prepare, tuple(key))
+        return self._templates.prepared(wanted, self._hosts.of(wanted), prepare, tuple(key))
 
     def user_lock(self, name: str, timeout: float) -> AbstractContextManager[Any]:
         """A named lock of the suite's own, across all workers of the run; none of ours has its file."""
@@ -181,11 +191,8 @@ class Manager:
         """The living VM that answers this wish."""
         if not wanted.shared:
             return None
-        with self._guard:
-            return next(
-                (live for live in self.lives if live.shared and live.wanted.identity == wanted.identity),
-                None,
-            )
+        alike = (live for live in self.lives if live.shared and live.wanted.identity == wanted.identity)
+        return next(alike, None)
 
     @property
     def lives(self) -> tuple[Live, ...]:
@@ -209,52 +216,16 @@ class Manager:
 
     def inspect(self, used: Callable[[Live], bool]) -> list[Spoiled]:
         """Look at the VMs that outlive the test which used them; those left unusable are noted."""
-        found = []
-        for live in self.lives:
-            live.vm.unshare()
-            if live.spoiled or not used(live):
-                continue
-            live.spoiled = live.vm.health()
-            if live.spoiled:
-                one = Spoiled(live.config.name, live.spoiled, self.test, self.ledger.worker)
-                self.ledger.spoiled.append(one)
-                found.append(one)
+        found = left_unusable(self.lives, used, self.test, self.ledger.worker)
+        self.ledger.spoiled.extend(found)
         return found
 
     def replace_spoiled(self, needed: Callable[[Live], bool]) -> None:
         """Put fresh QEMUs behind the handles of unusable VMs, where `needed` says so."""
-        for live in self.lives:
-            if live.config.scope == "run" and needed(live):  # others use it too, and may have broken it
-                live.vm.share()
-                live.spoiled = live.spoiled or live.vm.health()
-        spoiled = [live for live in self.lives if live.spoiled and needed(live)]
+        spoiled = to_replace(self.lives, needed)
         raise_first(at_once([partial(self._replace, live) for live in spoiled], self._threads))
 
     # -- starts and ends -----------------------------------------------------------------------------------
-
-    def _host(self, wanted: Wanted) -> Host:
-        config = wanted.config
-
-        def reconfigure(_config: VmConfig, overrides: Mapping[str, Any]) -> VmConfig:
-            return self.config.vm(
-                config.name,
-                {**wanted.overrides, **overrides, "scope": config.scope},
-                fixture_values=wanted.fixture_values,
-                source=f"{config.name}.start(…)",
-            )
-
-        return Host(
-            run=self._run.directory,
-            lease=self._run.lease_for(config.scope),
-            artifacts=self.artifacts,
-            accel=self._settings.accel,
-            timeout_scale=self._settings.timeout_scale,
-            monitors=self._monitors if config.scope == "run" else 2,
-            report=self._launcher.listener.progress,
-            owner=self._owner,
-            reconfigure=reconfigure,
-            freeze=lambda vm: self._templates.of_running(vm, wanted),
-        )
 
     def _start(self, wanted: Wanted) -> Live:
         """Start or join one VM, keep the books, and register it."""
@@ -283,17 +254,11 @@ class Manager:
             raise
 
     def _bring_up(self, wanted: Wanted, record: StartRecord) -> ManagedMachine:
-        config, host = wanted.config, self._host(wanted)
-
-        def launch() -> ManagedMachine:
-            return self._starts.bring_up(wanted, host, record)
-
+        config, host = wanted.config, self._hosts.of(wanted)
+        launch = partial(self._starts.bring_up, wanted, host, record)
         if config.scope != "run" or not wanted.shared:
             return launch()
-
-        def join(directory: VmDirectory) -> ManagedMachine:
-            return self._launcher.join(directory, config, host)
-
+        join = partial(self._launcher.join, config=config, host=host)
         return self._shared.obtain(config, record, start_lock_timeout(config, host), launch, join)
 
     def _replace(self, live: Live) -> None:

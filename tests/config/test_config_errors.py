@@ -1,6 +1,5 @@
 """Faults in a VM: the place, the key path, what was found, what is allowed, the nearest valid word."""
 
-
 from __future__ import annotations
 
 from pathlib import Path

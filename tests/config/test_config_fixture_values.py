@@ -1,6 +1,5 @@
 """`{fixture: NAME}` as any value: open until its value is known, and validated like YAML then."""
 
-
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,6 +1,5 @@
 """Every key of a VM: what it takes, and what it refuses with which words."""
 
-
 from __future__ import annotations
 
 from pathlib import Path

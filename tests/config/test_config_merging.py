@@ -1,6 +1,5 @@
 """Files merged left to right, `defaults:` and `extends:` under the VMs, settings over all."""
 
-
 from __future__ import annotations
 
 from collections.abc import Sequence

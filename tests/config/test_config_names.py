@@ -1,6 +1,5 @@
 """VM names and the names of their fixtures."""
 
-
 from __future__ import annotations
 
 from collections.abc import Mapping

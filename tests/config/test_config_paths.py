@@ -1,6 +1,5 @@
 """One policy for paths: where they are relative to, `~`, `..`, links, a root, and files that are not there."""
 
-
 from __future__ import annotations
 
 from pathlib import Path

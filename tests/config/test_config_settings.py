@@ -1,6 +1,5 @@
 """`--maqet-set`, and the overrides of a marker."""
 
-
 from __future__ import annotations
 
 from pathlib import Path

@@ -13,7 +13,6 @@ from pytest_maqet.config import load_config
 from pytest_maqet.host_cache import cache_dir
 from pytest_maqet.machine import VirtualMachine
 from pytest_maqet.management.manager import Manager
-from pytest_maqet.management.wishes import Scope, Wanted
 from pytest_maqet.settings import Settings
 from pytest_maqet.templates.store import TemplateStore
 
@@ -74,17 +73,3 @@ def new_manager(own_cache: Path, tmp_path: Path) -> Iterator[NewManager]:
     yield start
     for manager in managers:
         manager.close()
-
-
-def wanted(manager: Manager, name: str, test: str = "test", **overrides: Any) -> Wanted:
-    """What a test's fixture asks for."""
-    config = manager.config.vm(name, overrides, source="test")
-    return Wanted(config, Scope("function", test), overrides=overrides)
-
-
-def acquired(manager: Manager, name: str, test: str = "test", **overrides: Any) -> VirtualMachine:
-    return manager.acquire(wanted(manager, name, test, **overrides)).vm
-
-
-def last_start(manager: Manager) -> dict[str, Any]:
-    return manager.stats()["starts"][-1]

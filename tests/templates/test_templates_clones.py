@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import acquired, last_start
+from manager_rig import acquired, last_start
 
 from pytest_maqet.errors import ConfigError, NotSupported
 

@@ -1,0 +1,23 @@
+"""VMs as fixtures ask a manager for them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pytest_maqet.machine import VirtualMachine
+from pytest_maqet.management.manager import Manager
+from pytest_maqet.management.wishes import Scope, Wanted
+
+
+def wanted(manager: Manager, name: str, test: str = "test", **overrides: Any) -> Wanted:
+    """What a test's fixture asks for."""
+    config = manager.config.vm(name, overrides, source="test")
+    return Wanted(config, Scope("function", test), overrides=overrides)
+
+
+def acquired(manager: Manager, name: str, test: str = "test", **overrides: Any) -> VirtualMachine:
+    return manager.acquire(wanted(manager, name, test, **overrides)).vm
+
+
+def last_start(manager: Manager) -> dict[str, Any]:
+    return manager.stats()["starts"][-1]
