@@ -37,8 +37,8 @@ _REQUIREMENTS = ("kvm", "arch", "binary", "qemu", "guest", "provides")
 VERSION = re.compile(r"\s*(>=|<=|==|!=|>|<)\s*(\d+(?:\.\d+)*)\s*")
 
 _MARKER_LINES = (
-    "maqet(name_or_template, *, scope=None, exclusive=False, **overrides): choose the VM that `vm` gives this "
-    "test, and change it: maqet('web', memory='1G', **{'cpu.count': 4}).",
+    "maqet(name_or_template, *, scope=None, exclusive=False, **overrides): choose the VM that `vm` gives "
+    "this test, and change it: maqet('web', memory='1G', **{'cpu.count': 4}).",
     "maqet_requires(*, kvm=False, arch=None, binary=(), qemu=None, guest=None, provides=()): skip this test "
     "where a capability is missing: KVM, the host's architecture, programs on PATH, QEMU's version "
     "('>=8.2'), a command in the guest, a capability word of the VM.",

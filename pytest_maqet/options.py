@@ -25,9 +25,9 @@ DISCOVERED = ("maqet.yaml", "maqet.yml")
 class Option:
     """One setting under its three names.
 
-    `kind` is "text", "number", "scale", "size", "path", "texts", "paths", "optional" (an option whose value may be
-    left out) or "flag". `choices` are all values of a closed list. `supported` are those of them that do
-    something in this version: another one is refused, never ignored; None supports everything, an empty
+    `kind` is "text", "number", "scale", "size", "path", "texts", "paths", "optional" (an option whose value
+    may be left out) or "flag". `choices` are all values of a closed list. `supported` are those of them that
+    do something in this version: another one is refused, never ignored; None supports everything, an empty
     tuple nothing but the default.
     """
 
@@ -64,9 +64,9 @@ OPTIONS = (
            choices=("auto", "kvm", "hvf", "tcg")),
     Option("start", "How VMs come up, unless the YAML says: auto (default: clones where that is possible), "
            "boot or clone", choices=("auto", "boot", "clone")),
-    Option("templates", "The kept templates: auto (default), off (VMs boot) or rebuild (made anew in this run)",
+    Option("templates", "The kept templates: auto (default), off (VMs boot) or rebuild (made anew)",
            choices=("auto", "off", "rebuild")),
-    Option("templates_size", "Disk space for kept templates (default: 20G); the one unused for longest goes first",
+    Option("templates_size", "Disk space for kept templates (default: 20G); unused ones go first",
            "size", "SIZE"),
     Option("keep", "Leave VMs alive after their test: never (default), failed or always",
            choices=("never", "failed", "always"), supported=("never",)),

@@ -11,8 +11,8 @@ from typing import Any
 
 from pytest_maqet.errors import ConfigError
 
-#: $1 the target, $2 the source's name, $3 its mode. As cp has it: a directory, or what ends in a slash, gets the
-#: file under its own name.
+#: $1 the target, $2 the source's name, $3 its mode. As cp has it: a directory, or what ends in a slash,
+#: gets the file under its own name.
 _TAKE_FILE = r"""
 target=$1
 case $target in */) mkdir -p "$target";; esac

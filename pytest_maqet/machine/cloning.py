@@ -35,9 +35,9 @@ def cloned_life(
 ) -> Life:
     """A clone, loaded and paused: memory shared until it is written, fresh overlays on the frozen disks.
 
-    `lease` keeps the template; QEMU holds it as long as it lives. Forwarded ports are free ones, but for those
-    in `host_ports` (guest port → host port). Raises Damaged when the state is not what was saved, StartError
-    when QEMU does not take it; nothing is left behind then.
+    `lease` keeps the template; QEMU holds it as long as it lives. Forwarded ports are free ones, but for
+    those in `host_ports` (guest port → host port). Raises Damaged when the state is not what was saved,
+    StartError when QEMU does not take it; nothing is left behind then.
     """
     plan = plan_for(config, host)
     state = _state(frozen)

@@ -35,7 +35,8 @@ async def forward(life: Life, guest_port: int, deadline: Deadline) -> tuple[str,
         return found[guest_port]
     if not any(network.kind == "user" for network in life.config.network):
         raise NotSupported(
-            f"{life.config.name}: port {guest_port} of the guest cannot be reached: the VM has no user network",
+            f"{life.config.name}: port {guest_port} of the guest cannot be reached: "
+            "the VM has no user network",
             hint=f"in the YAML: `network: [{{user: {{forward: {{name: {guest_port}}}}}}}]`",
         )
     said = await life.monitor_command(f"hostfwd_add tcp:127.0.0.1:0-:{guest_port}", deadline)

@@ -1,4 +1,4 @@
-"""How a VM becomes a template: booted with its memory in a file that all clones will map, and frozen in place.
+"""How a VM becomes a template: booted with its memory in a file that all clones map, and frozen in place.
 
 A VM whose memory is its own is first copied, memory and all, into another QEMU that has it in such a file.
 """
@@ -50,7 +50,7 @@ class Access:
 
 
 def access_of(vm: MachineCore, deadline: Deadline) -> Access:
-    """How a guest that is about to be frozen can be reached; a channel is looked for where none was needed."""
+    """How a guest that is about to be frozen is reached; a channel is looked for where none was needed."""
     life = vm.life
     if life.picked_channel is None and life.has_channels() and life.vitals.exit is None:
         with suppress(MaqetError):  # a guest without one is frozen all the same
@@ -63,8 +63,8 @@ def access_of(vm: MachineCore, deadline: Deadline) -> Access:
 def template_life(config: VmConfig, host: Host, loop: LoopThread, draft: Draft) -> Life:
     """Boot a VM that is going to be frozen: memory and disks in the draft's folder, no ports of the host.
 
-    Raises Unfreezable, before the guest has run, where QEMU knows that it could not save this machine; else as
-    `new_life`.
+    Raises Unfreezable, before the guest has run, where QEMU knows that it could not save this machine; else
+    as `new_life`.
     """
     plan = plan_for(config, host)
     directory = host.run.new_vm_directory(config.name)

@@ -1,8 +1,8 @@
-"""The state of a stopped VM, out of QEMU and into another one: its migration stream, over a unix socket of ours.
+"""The state of a stopped VM, out of one QEMU and into another: its migration stream, over a socket of ours.
 
-A socket and not a file, because that works with every QEMU: `file:` came with 8.2, and `fd:` of a regular file
-went with 9. With the capability `x-ignore-shared` memory that lies in a shared file is left out of the stream
-(docs/devel/migration of QEMU), which is then some hundred kilobytes. Loop-thread only.
+A socket and not a file, because that works with every QEMU: `file:` came with 8.2, and `fd:` of a regular
+file went with 9. With the capability `x-ignore-shared` memory that lies in a shared file is left out of the
+stream (docs/devel/migration of QEMU), which is then some hundred kilobytes. Loop-thread only.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ async def save_state(
             await arrived
     except Unfreezable:
         if arrived.done():
-            arrived.result()  # QEMU complains of us, who could not write: that is the reason, and no lasting one
+            arrived.result()  # we could not write, and QEMU complains of that: no lasting reason
         raise
     except TimeoutError:
         raise _late(life, "save", deadline) from None
@@ -71,7 +71,8 @@ async def save_state(
 async def load_state(life: Life, state: bytes, deadline: Deadline, *, with_memory: bool = False) -> None:
     """Load a state into a QEMU that waits for one; it stays paused.
 
-    Raises StartError when QEMU does not take it (another machine, or half a state), QemuDied when that ended it.
+    Raises StartError when QEMU does not take it (another machine, or half a state), QemuDied when that ended
+    it.
     """
     path = life.directory.path / "state.sock"
     await _set_capabilities(life, deadline, with_memory=with_memory)

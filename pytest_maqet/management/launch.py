@@ -145,7 +145,7 @@ class Launcher:
         return begun
 
     def spare(self, way: Way, config: VmConfig, host: Host) -> ManagedMachine:
-        """Bring up a VM that no test has asked for yet, and let it stand still; raises what `launch` raises."""
+        """Bring up a VM that no test has asked for yet, and let it stand still; raises as `launch`."""
         vm: ManagedMachine | None = None
         try:
             vm = _machine(way, config, host, ManagedMachine)

@@ -91,8 +91,8 @@ class Manager:
     def start(self, name: str | Template, **overrides: Any) -> HandStarted:
         """Start one more VM, of its own; `stop` ends it, a `with` block does, and the session's end.
 
-        `name` is a VM's, or a template. Overrides as in the `maqet` marker. Raises ConfigError, StartError and
-        whatever a start can raise.
+        `name` is a VM's, or a template. Overrides as in the `maqet` marker. Raises ConfigError, StartError
+        and whatever a start can raise.
         """
         template = name if isinstance(name, Template) else None
         if template is not None:

@@ -1,8 +1,8 @@
 """Spares: clones made ready while a test runs, for the test that comes next.
 
-A spare has been woken, reseeded and warmed up, and stands still: it costs memory and no processor time, and the
-test that takes it pays for letting it go on. The thread that makes one lives as long as that takes; afterwards
-nothing of ours runs, and the spare's connections rest with the loop.
+A spare has been woken, reseeded and warmed up, and stands still: it costs memory and no processor time, and
+the test that takes it pays for letting it go on. The thread that makes one lives as long as that takes;
+afterwards nothing of ours runs, and the spare's connections rest with the loop.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class _Spare:
 class Pool:
     """The spares of one process, used from one thread.
 
-    `make` brings one up, or returns None where there is nothing to clone. At most `most` are kept at a time: one
-    for each processor that this process may count as its own.
+    `make` brings one up, or returns None where there is nothing to clone. At most `most` are kept at a time:
+    one for each processor that this process may count as its own.
     """
 
     def __init__(self, make: MakeSpare, workers: int) -> None:

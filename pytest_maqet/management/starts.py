@@ -1,4 +1,4 @@
-"""How each VM comes up: from the pool, as a clone of a template, or by a boot, with the reason why no clone."""
+"""How each VM comes up: from the pool, as a clone of a template, or by a boot, with the reason for that."""
 
 from __future__ import annotations
 
@@ -86,8 +86,8 @@ class Starts:
             return
         if answer.reseed is not None:
             self._ledger.note(
-                f"clones of {vm.name} draw the same random numbers: they could not be reseeded ({answer.reseed}); "
-                "maqet-wake in the guest, or perl or python3, would do it"
+                f"clones of {vm.name} draw the same random numbers: they could not be reseeded "
+                f"({answer.reseed}); maqet-wake in the guest, or perl or python3, would do it"
             )
         if answer.clock is not None:
             self._ledger.note(f"clones of {vm.name} have their template's clock ({answer.clock})")
@@ -132,10 +132,10 @@ class Starts:
         return config.start or self._settings.start
 
     def _of(self, template: Template, config: VmConfig, host: Host) -> Clone:
-        """A clone of this template, with a configuration that differs from it at most outside of the machine."""
+        """A clone of this template, whose configuration may differ from it outside of the machine."""
         if template_key(plan_for(config, host)) != template.base:
             raise ConfigError(
-                f"a template of {template.name!r} is frozen as it is: what was changed belongs to its machine",
+                f"a template of {template.name!r} is frozen as it is: what was changed is part of its machine",
                 hint="say the change in maqet.template(…) or in the YAML, and a template of its own is made",
             )
         try:

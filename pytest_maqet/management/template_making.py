@@ -271,7 +271,7 @@ def _template(wish: _Wish, frozen: Frozen, base: str, lease: Lease) -> Template:
 
 
 def _no_room(error: Exception) -> str | None:
-    """Why a template could not be written, where that is the disk's fault and the VM can boot all the same."""
+    """Why a template could not be written, where that is the disk's fault and the VM can boot instead."""
     if isinstance(error, OSError):
         return f"it could not be written: {error.strerror}" if error.errno in _NO_ROOM else None
     if isinstance(error, QemuDied) and error.signal == signal.SIGBUS:

@@ -79,7 +79,7 @@ def probe_image(path: Path, image_format: str | None = None) -> BaseImage:
 
 
 def backing_chain(image: BaseImage) -> list[BaseImage]:
-    """The image, and all that it was made on, each on the one after it. Raises StartError as `probe_image`."""
+    """The image, and all that it was made on, each on the one after it. Raises as `probe_image`."""
     chain = [image]
     while (backing := chain[-1].backing) is not None and backing not in {known.path for known in chain}:
         chain.append(probe_image(backing))

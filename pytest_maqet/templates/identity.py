@@ -1,8 +1,8 @@
 """What makes two templates the same: a digest of everything that reached the machine until it was frozen.
 
-That is its command line (machine type with version, CPU model, devices, network cards, but not the host's ports
-or paths), every file behind it, the QEMU program, what the guest was waited and prepared for. Not: scope,
-`fail_on`, the test's time-outs, forwards, the VM's name.
+That is its command line (machine type with version, CPU model, devices, network cards, but not the host's
+ports or paths), every file behind it, the QEMU program, what the guest was waited and prepared for. Not:
+scope, `fail_on`, the test's time-outs, forwards, the VM's name.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is written beside a template's files: how to start a clone, and how to know that nothing was changed."""
+"""What is written beside a template's files: how to start a clone, and that nothing was changed since."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ class FileState:
 class FrozenDrive:
     """A drive of the template.
 
-    `disk` is its frozen qcow2 file in the template's folder and `fresh` an empty overlay on that, to be copied
-    for each clone. Both are None for a drive nobody writes, whose `file` (an absolute path) clones share, or
-    which is an empty CD drive.
+    `disk` is its frozen qcow2 file in the template's folder and `fresh` an empty overlay on that, to be
+    copied for each clone. Both are None for a drive nobody writes, whose `file` (an absolute path) clones
+    share, or which is an empty CD drive.
     """
 
     name: str
@@ -74,10 +74,10 @@ class FrozenDrive:
 class Manifest:
     """Everything about a template but its files' contents.
 
-    `vm` is the name of the VM it was made for, `made` the time in seconds since the epoch, `boot_seconds` what
-    a clone saves, `memory` the guest's bytes, `state_sha256` the digest of the device state, `consoles` the
-    names of serial ports with the file of each log, `channel` the one that commands took, `wake` how clones
-    are reseeded (`machine.waking`), `files` the state of every file but the state's and this one.
+    `vm` is the name of the VM it was made for, `made` the time in seconds since the epoch, `boot_seconds`
+    what a clone saves, `memory` the guest's bytes, `state_sha256` the digest of the device state, `consoles`
+    the names of serial ports with the file of each log, `channel` the one that commands took, `wake` how
+    clones are reseeded (`machine.waking`), `files` the state of every file but the state's and this one.
     """
 
     form: int

@@ -1,9 +1,9 @@
 """Where templates are kept: a folder each, which appears whole or not at all.
 
-The folder `KEY-xxxxxxxx` counts only once the symbolic link `KEY` leads to it, and that is made last. Whoever uses
-a template, and whoever makes one, holds a shared lock on the `use` file in its folder, which the kernel frees at
-his death. What is old or damaged loses its link; a folder without one is removed by whoever gets its lock alone.
-So the paths of a template that a running clone was started from stay what they are.
+The folder `KEY-xxxxxxxx` counts only once the symbolic link `KEY` leads to it, and that is made last. Whoever
+uses a template, and whoever makes one, holds a shared lock on the `use` file in its folder, which the kernel
+frees at his death. What is old or damaged loses its link; a folder without one is removed by whoever gets its
+lock alone. So the paths of a template that a running clone was started from stay what they are.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ class TemplateStore:
     def kept(cls) -> TemplateStore:
         """The store that outlives runs, in the user's cache directory.
 
-        Raises StartError where that cannot be written, belongs to somebody else, or is open to others: a template
-        holds everything the guest had in memory, and who may write it decides what every test runs.
+        Raises StartError where that cannot be written, belongs to somebody else, or is open to others: a
+        template holds everything the guest had in memory, and who may write it decides what every test runs.
         """
         folder = cache_dir("templates")
         mode = stat.S_IMODE(folder.stat().st_mode)
@@ -79,8 +79,8 @@ class TemplateStore:
     def find(self, key: str) -> tuple[Frozen, Lease] | None:
         """The template of that key, with the lease that keeps it; None where there is none.
 
-        Raises Damaged when there is one that was changed since it was made; `remove` takes that away. StartError
-        when it cannot be locked (a disk that is read-only).
+        Raises Damaged when there is one that was changed since it was made; `remove` takes that away.
+        StartError when it cannot be locked (a disk that is read-only).
         """
         path = self._current(key)
         if path is None:
@@ -129,7 +129,7 @@ class TemplateStore:
             free = shutil.disk_usage(self.folder).free
         if free < room:
             raise StartError(
-                f"the disk of {self.folder} has {free >> 20} MiB free, and a template may need {room >> 20} MiB",
+                f"the disk of {self.folder} has {free >> 20} MiB free, a template may need {room >> 20} MiB",
                 hint="make room, or name a directory elsewhere in MAQET_CACHE_DIR",
             )
         path = self.folder / f"{key}-{secrets.token_hex(4)}"
