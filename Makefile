@@ -7,14 +7,18 @@ BIN = $(VENV)/bin
 SYSTEM_PACKAGES = qemu-system-x86 qemu-utils
 # What the tests compare with: an assembler, other shells, the guest agent on the host, archivers.
 TEST_PACKAGES = nasm busybox qemu-guest-agent cpio lz4 zstd procps
+# What builds the distribution guest of tests/debian, from Debian's packages.
+DEBIAN_GUEST_PACKAGES = debootstrap debian-archive-keyring e2fsprogs qemu-utils
 
-.PHONY: help setup demo test lint check tests bench guest clean
+.PHONY: help setup demo test lint check tests bench guest debian-guest debian-tests clean
 
 help:
-	@echo 'make demo    set everything up and run examples/quickstart against real virtual machines'
-	@echo 'make test    set everything up, check style, types and import rules, and run the test suite'
-	@echo 'make bench   run the benchmarks of tests/performance and print their figures'
-	@echo 'make clean   remove the virtual environment and what the tests left'
+	@echo 'make demo          set everything up and run examples/quickstart against real virtual machines'
+	@echo 'make test          set everything up, check style, types and import rules, and run the test suite'
+	@echo 'make bench         run the benchmarks of tests/performance and print their figures'
+	@echo 'make debian-guest  build the Debian guest of the slow tests (root or sudo; a few minutes, once)'
+	@echo 'make debian-tests  build it where it is missing, and run the tests that need it'
+	@echo 'make clean         remove the virtual environment and what the tests left'
 
 demo: guest
 	cd examples/quickstart && ../../$(BIN)/python -m pytest -v -p no:cacheprovider
@@ -45,6 +49,13 @@ tests: guest
 
 bench: guest
 	$(BIN)/python tests/performance/run.py
+
+debian-guest:
+	scripts/system-packages $(DEBIAN_GUEST_PACKAGES)
+	scripts/debian-guest
+
+debian-tests: setup debian-guest
+	$(BIN)/python -m pytest tests/debian
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .maqet
