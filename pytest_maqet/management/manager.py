@@ -23,6 +23,7 @@ from pytest_maqet.management.parallel import at_once, raise_first
 from pytest_maqet.management.records import Ledger, Spoiled, StartRecord, merged
 from pytest_maqet.management.run_side import RunSide
 from pytest_maqet.management.sharing import SharedVms, start_lock_timeout
+from pytest_maqet.management.usage import Usage
 from pytest_maqet.management.wishes import BY_HAND, Live, Scope, Wanted
 from pytest_maqet.runs.locks import held_lock
 from pytest_maqet.runs.vm_directory import VmDirectory
@@ -55,13 +56,14 @@ class Manager:
         self.artifacts = settings.artifacts
         self.ledger = Ledger(worker)
         self._settings = settings
-        self._launcher = Launcher(listener)
+        self._usage = Usage(worker, lambda: self.test)
+        self._launcher = Launcher(listener, self._usage)
         self._threads = thread_bound(workers)
         self._monitors = workers + 2
         self._run = RunSide(worker, run_id, config)
         self._failures = FailureMemory(self._run.directory.path / "failures")
         self._owner: Callable[[], str] = lambda: f"{worker}, {self.test or 'no test'}"
-        self._shared = SharedVms(self._run.directory, self._owner)
+        self._shared = SharedVms(self._run.directory, self._owner, self._lost)
         self._lives: list[Live] = []
         self._failed_ahead: dict[tuple[Scope, str, str], BaseException] = {}
         self._guard = threading.RLock()
@@ -124,14 +126,16 @@ class Manager:
         ahead = self._failed_ahead.pop(wanted.identity, None)
         if ahead is not None:
             raise ahead
-        live = self.find(wanted)
-        if live is None:
-            live = self._start(wanted)
-        elif live.spoiled:
+        live = self.find(wanted) or self._start(wanted)
+        self.use(live)
+        return live
+
+    def use(self, live: Live) -> None:
+        """The current test uses this VM, which is replaced first when it was left unusable."""
+        live.begin_use(self._usage)
+        if live.spoiled:
             self._replace(live)
         live.last_test = self.test
-        live.vm.share()
-        return live
 
     def acquire_ahead(self, several: Sequence[Wanted]) -> None:
         """Start all that are wanted at once; a failure is kept for the `acquire` that asks for that VM."""
@@ -151,17 +155,8 @@ class Manager:
 
     def find(self, wanted: Wanted) -> Live | None:
         """The living VM that answers this wish."""
-        if not wanted.shared:
-            return None
-        with self._guard:
-            return next(
-                (
-                    live
-                    for live in self.lives
-                    if live.shared and (live.scope, live.config.name, live.config.key) == wanted.identity
-                ),
-                None,
-            )
+        lives = self.lives if wanted.shared else ()
+        return next((live for live in lives if live.shared and live.identity == wanted.identity), None)
 
     @property
     def lives(self) -> tuple[Live, ...]:
@@ -173,6 +168,8 @@ class Manager:
     def end_scope(self, scope: Scope) -> None:
         """End all VMs of a scope, at once. Idempotent; one that cannot be ended does not keep the others."""
         self._failed_ahead = {key: error for key, error in self._failed_ahead.items() if key[0] != scope}
+        if scope.kind == "run":  # other workers go on with it
+            self.inspect(lambda live: live.scope == scope and live.last_test == self.test)
         self._drop([live for live in self.lives if live.scope == scope])
 
     def close(self) -> None:
@@ -186,22 +183,25 @@ class Manager:
         """Look at the VMs that outlive the test which used them; those left unusable are noted."""
         found = []
         for live in self.lives:
-            live.vm.unshare()
-            if live.spoiled or not used(live):
-                continue
-            live.spoiled = live.vm.health()
-            if live.spoiled:
-                one = Spoiled(live.config.name, live.spoiled, self.test, self.ledger.worker)
-                self.ledger.spoiled.append(one)
-                found.append(one)
+            if not live.spoiled and used(live):
+                live.spoiled = live.vm.health()
+                # Else another worker has replaced it meanwhile, and named us.
+                if live.spoiled and live.vm.life.directory.record_file.exists():
+                    found.append(self._usage.confess(live.config.name, live.vm.life.directory, live.spoiled))
+            live.end_use(self._usage)
+        self.ledger.spoiled.extend(found)
         return found
+
+    def _lost(self, config: VmConfig, directory: VmDirectory, reason: str) -> None:
+        """A `run`-scoped VM must be replaced, whoever has left it like that."""
+        self.ledger.spoiled.extend(self._usage.culprits(config.name, directory, reason))
 
     def replace_spoiled(self, needed: Callable[[Live], bool]) -> None:
         """Put fresh QEMUs behind the handles of unusable VMs, where `needed` says so."""
         for live in self.lives:
-            if live.config.scope == "run" and needed(live):  # others use it too, and may have broken it
-                live.vm.share()
-                live.spoiled = live.spoiled or live.vm.health()
+            if needed(live):
+                live.begin_use(self._usage)
+                live.last_test = self.test
         spoiled = [live for live in self.lives if live.spoiled and needed(live)]
         raise_first(at_once([partial(self._replace, live) for live in spoiled], self._threads))
 
@@ -261,10 +261,7 @@ class Manager:
         launch = partial(self._launcher.launch, config, host, wanted.kind)
         if config.scope != "run" or not wanted.shared:
             return launch()
-
-        def join(directory: VmDirectory) -> ManagedMachine:
-            return self._launcher.join(directory, config, host)
-
+        join = partial(self._launcher.join, config=config, host=host)
         return self._shared.obtain(config, record, start_lock_timeout(config, host), launch, join)
 
     def _replace(self, live: Live) -> None:
@@ -275,7 +272,7 @@ class Manager:
         try:
             if live.config.scope == "run":
                 timeout = start_lock_timeout(live.config, live.vm.host)
-                self._shared.replace(live.config, live.vm, record, timeout, relaunch)
+                self._shared.replace(live.config, live.vm, live.spoiled or "", record, timeout, relaunch)
             else:
                 relaunch()
         except BaseException as error:
@@ -283,6 +280,7 @@ class Manager:
             raise
         record.ready = time.time()
         live.spoiled = None
+        self._usage.begin(live.config.name, live.vm.life.directory)
 
     def _failed(self, config: VmConfig, record: StartRecord, error: BaseException) -> None:
         record.how = "failed"

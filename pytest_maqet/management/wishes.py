@@ -8,6 +8,7 @@ from typing import Any
 
 from pytest_maqet.config import VmConfig
 from pytest_maqet.management.launch import ManagedMachine
+from pytest_maqet.management.usage import Usage
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,27 @@ class Live:
     last_test: str = ""
     #: Why it must be replaced before it is used again.
     spoiled: str | None = None
+
+    @property
+    def identity(self) -> tuple[Scope, str, str]:
+        """What it has in common with the wishes that it answers."""
+        return (self.scope, self.config.name, self.config.key)
+
+    def begin_use(self, usage: Usage) -> None:
+        """A test uses it from here on.
+
+        One of scope `run` may be another worker's alone just now: waits for that to end, and then looks how
+        the other has left it.
+        """
+        self.vm.share()
+        usage.begin(self.config.name, self.vm.life.directory)
+        if self.config.scope == "run":
+            self.spoiled = self.spoiled or self.vm.health()
+
+    def end_use(self, usage: Usage) -> None:
+        """The test is over."""
+        usage.end(self.vm.life.directory)
+        self.vm.unshare()
 
 
 @dataclass(frozen=True)

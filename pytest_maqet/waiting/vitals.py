@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,6 @@ class Vitals:
         self._process: QemuProcess | None = None
         self._watches: list[int] = []
         self._loop = asyncio.get_running_loop()
-        self._listeners: list[Callable[[Mapping[str, Any]], None]] = []
         self._skip_the_past()
 
     @property
@@ -108,14 +107,7 @@ class Vitals:
             self.powered_off = str(message.get("data", {}).get("reason", "unknown"))
         elif message["event"] == "VSERPORT_CHANGE" and message.get("data", {}).get("id") == AGENT_PORT:
             self.agent_gone = not message["data"]["open"]
-        for listener in self._listeners:
-            listener(message)
         self.pulse.beat()
-
-    def listen(self, listener: Callable[[Mapping[str, Any]], None]) -> Callable[[], None]:
-        """Call `listener` with every event to come; returns what ends that."""
-        self._listeners.append(listener)
-        return lambda: self._listeners.remove(listener)
 
     def read_consoles(self) -> None:
         """Take in what the consoles said up to now."""
