@@ -56,6 +56,8 @@ class MaqetSession:
         self.marker_was_read = False
         #: The test whose VMs were started ahead of their fixtures already.
         self.ahead_of: pytest.Item | None = None
+        #: The named fixture that `vm` or `vms` is just asking for its VM.
+        self.asking: str | None = None
         self._open_scopes: set[Scope] = set()
         self._config: Config | None = None
         self._manager: Manager | None = None

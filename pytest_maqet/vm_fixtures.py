@@ -13,7 +13,7 @@ from pytest_maqet.markers import MARKED_FIXTURES, SCOPES, Choice, name_or_templa
 from pytest_maqet.requirements import check_vm
 from pytest_maqet.session import MaqetSession, session_of
 from pytest_maqet.start_ahead import start_closure
-from pytest_maqet.vm_selection import choice_for, end_with_scope, wanted_vm
+from pytest_maqet.vm_selection import choice_for, end_with_scope, vm_of_fixture, wanted_vm
 
 if TYPE_CHECKING:
     from pytest_maqet.config import VmConfig
@@ -82,7 +82,8 @@ def hand_over(session: MaqetSession, fixture: str | None, wanted: Wanted) -> Vir
     live = manager.acquire(wanted)
     if fixture is not None and wanted.scope.kind != "function":
         in_closure = fixture in getattr(session.item, "fixturenames", ())
-        live.fixtures.add(fixture if in_closure else "*")
+        # Who asks at run time may be a fixture that others have too: then nobody can tell who uses the VM.
+        live.fixtures.add(fixture if in_closure or fixture == session.asking else "*")
     return live.vm
 
 
@@ -99,7 +100,7 @@ def give_marked_vm(request: pytest.FixtureRequest) -> Iterator[VirtualMachine]:
     vm_scope = session.scope_of(choice, "function")
     with ExitStack() as stack:
         if choice.plain and SCOPES.index(vm_scope) >= SCOPES.index(scope):
-            vm = request.getfixturevalue(session.fixture_of(choice.picked))
+            vm = vm_of_fixture(session, request, session.fixture_of(choice.picked))
         else:
             vm = provide(request, session, choice, scope)
         if choice.exclusive:

@@ -11,6 +11,7 @@ import pytest
 from pytest_maqet.errors import ConfigError
 from pytest_maqet.session import session_of
 from pytest_maqet.start_ahead import start_together
+from pytest_maqet.vm_selection import vm_of_fixture
 
 if TYPE_CHECKING:
     from pytest_maqet.machine import VirtualMachine
@@ -25,8 +26,7 @@ class VmMapping(Mapping[str, "VirtualMachine"]):
 
     def __getitem__(self, name: str) -> VirtualMachine:
         __tracebackhide__ = True
-        vm: VirtualMachine = self._request.getfixturevalue(self._fixture(name))
-        return vm
+        return vm_of_fixture(self._session, self._request, self._fixture(name))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._session.config.vms)
@@ -46,7 +46,7 @@ class VmMapping(Mapping[str, "VirtualMachine"]):
         fixtures = tuple(self._fixture(name) for name in names)
         assert self._session.item is not None
         start_together(self._session, self._session.item, fixtures)
-        return tuple(self._request.getfixturevalue(fixture) for fixture in fixtures)
+        return tuple(vm_of_fixture(self._session, self._request, fixture) for fixture in fixtures)
 
     def _fixture(self, name: str) -> str:
         known = self._session.config.vms

@@ -13,6 +13,7 @@ from pytest_maqet.markers import Choice, changed, marked
 from pytest_maqet.session import MaqetSession, scope_node
 
 if TYPE_CHECKING:
+    from pytest_maqet.machine import VirtualMachine
     from pytest_maqet.management.wishes import Live, Wanted
 
 
@@ -62,6 +63,23 @@ def end_with_scope(session: MaqetSession, item: pytest.Item, wanted: Wanted) -> 
             ending()
 
         scope_node(item, wanted.scope.kind).addfinalizer(finish)
+
+
+def vm_of_fixture(session: MaqetSession, request: pytest.FixtureRequest, fixture: str) -> VirtualMachine:
+    """The VM that a named fixture gives, for a test that asks for it by `vm` or `vms`.
+
+    Each such test asks anew, so one that does not ask uses no VM, although the fixture may live on.
+    """
+    __tracebackhide__ = True
+    before, session.asking = session.asking, fixture
+    try:
+        vm: VirtualMachine = request.getfixturevalue(fixture)
+    finally:
+        session.asking = before
+    for live in session.manager.lives:
+        if live.vm is vm:  # it is not where somebody's own fixture overrides ours
+            session.manager.use(live)
+    return vm
 
 
 def fixture_names_in(namespace: Any) -> set[str]:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_maqet.errors import MaqetError
-from pytest_maqet.session import SESSION
+from pytest_maqet.reporting.artifacts import shown_path
+from pytest_maqet.session import SESSION, folder_name
 
 if TYPE_CHECKING:
     from pytest_maqet.management.run_side import RunSide
@@ -28,6 +29,25 @@ def pytest_configure_node(node: Any) -> None:
             raise pytest.UsageError(str(error)) from None
     files = [str(path) for path in stash[SESSION].settings.config]
     node.workerinput["maqet"] = {"run_id": stash[_RUN].directory.run_id, "config": files}
+
+
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_handlecrashitem(crashitem: str, report: pytest.TestReport) -> None:
+    """A test whose worker crashed shows what its VMs left behind; see xdist.newhooks."""
+    from pytest_maqet.management.records import Ledger
+    from pytest_maqet.reporting.crash import crash_sections, keep_logs
+
+    session = report.node.config.stash[SESSION]  # the worker, as xdist has it
+    worker = report.node.gateway.id
+    run = session.pytest_config.stash[_RUN].directory.path
+    report.sections.extend(crash_sections(run, worker))
+    root = session.settings.artifacts
+    folder = root / folder_name(crashitem)
+    if keep_logs(run, worker, root, folder):
+        ledger = Ledger(worker)
+        ledger.artifacts.append(str(folder))
+        session.ledgers[f"{worker}/crashed"] = ledger.export()
+        report.sections.append(("maqet artifacts", shown_path(folder)))
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -47,7 +47,7 @@ async def run_job(
     """
     job = f"{prefix}{secrets.token_hex(4)}"
     progress = _Progress(job)
-    stop_listening = life.vitals.listen(progress.hear)
+    stop_listening = life.vitals.mailbox.listen(progress.hear)
     try:
         await life.execute(command, {"job-id": job, **arguments}, deadline)
         await race(life.vitals, progress.concluded.wait(), deadline, (GuestPanic,))

@@ -81,10 +81,12 @@ class QmpHandle:
     def events(self, *names: str) -> Iterator[EventStream]:
         """Collect events of these names (all, without names) from here to the end of the block.
 
+        A `vm.stop()` and `vm.start()` in between change nothing.
+
         Independent of `vm.wait.event`: an event seen here is still in the mailbox.
         """
         stream = EventStream(self._vm, names)
-        end = self._vm.call_on_loop(self._vm.life.vitals.listen, stream.take_in)
+        end = self._vm.call_on_loop(self._vm.life.vitals.mailbox.listen, stream.take_in)
         try:
             yield stream
         finally:

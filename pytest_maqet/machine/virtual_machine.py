@@ -234,7 +234,8 @@ class VirtualMachine(StateCalls):
 
         Leaving the block waits for the failure up to `timeout` seconds (default `timeouts: wait`), after that
         `caught.value` is it. `kind` is GuestPanic or QemuDied; `fail_on` is a console pattern that becomes a
-        failure for the block. A command in flight ends with the failure, and the block with it.
+        failure for the block. A command in flight ends with the failure, and the block with it. The block may
+        stop and start the VM.
         """
         return expecting(self, kind, match, fail_on, self.deadline(timeout, self.config.timeouts.wait))
 

@@ -5,28 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from pytest_maqet.management.records import Spoiled
+from pytest_maqet.management.usage import Usage
 from pytest_maqet.management.wishes import Live
 
 
-def left_unusable(
-    lives: Sequence[Live], used: Callable[[Live], bool], test: str, worker: str
-) -> list[Spoiled]:
+def left_unusable(lives: Sequence[Live], used: Callable[[Live], bool], usage: Usage) -> list[Spoiled]:
     """Note of each VM that a test `used` whether it still serves; returns those that do not."""
     found = []
     for live in lives:
-        live.vm.unshare()
-        if live.spoiled or not used(live):
-            continue
-        live.spoiled = live.vm.health()
-        if live.spoiled:
-            found.append(Spoiled(live.config.name, live.spoiled, test, worker))
+        if not live.spoiled and used(live):
+            live.spoiled = live.vm.health()
+            # Else another worker has replaced it meanwhile, and named us.
+            if live.spoiled and live.vm.life.directory.record_file.exists():
+                found.append(usage.confess(live.config.name, live.vm.life.directory, live.spoiled))
+        live.end_use(usage)
     return found
 
 
-def to_replace(lives: Sequence[Live], needed: Callable[[Live], bool]) -> list[Live]:
-    """The unusable VMs among those that are `needed`."""
+def to_replace(
+    lives: Sequence[Live], needed: Callable[[Live], bool], usage: Usage, test: str
+) -> list[Live]:
+    """The unusable VMs among those that are `needed` by the test, which uses them from here on."""
     for live in lives:
-        if live.config.scope == "run" and needed(live):  # others use it too, and may have broken it
-            live.vm.share()
-            live.spoiled = live.spoiled or live.vm.health()
+        if needed(live):
+            live.begin_use(usage)
+            live.last_test = test
     return [live for live in lives if live.spoiled and needed(live)]

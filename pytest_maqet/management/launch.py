@@ -16,9 +16,10 @@ from pytest_maqet.errors import MaqetError, NotSupported, StartError
 from pytest_maqet.loop import lease_loop, release_loop
 from pytest_maqet.machine import VirtualMachine
 from pytest_maqet.machine.host import Host
-from pytest_maqet.machine.removal import remove_tree
+from pytest_maqet.machine.removal import empty_tree
 from pytest_maqet.machine.starting import joined_life
 from pytest_maqet.machine.waking import go_on
+from pytest_maqet.management.usage import Usage
 from pytest_maqet.management.ways import Way
 from pytest_maqet.runs.vm_directory import VmDirectory
 
@@ -103,6 +104,7 @@ class Launcher:
     """Starts VMs and knows those that are not ready yet, so that all of them can be given up at once."""
 
     listener: Listener
+    usage: Usage
     #: Title and text of what a VM that did not become ready had to show, until somebody reports it.
     evidence: list[tuple[str, str]] = field(default_factory=list)
     _starting: list[ManagedMachine] = field(default_factory=list)
@@ -230,6 +232,7 @@ class Launcher:
         vm = _machine(way, config, host, kind)
         with self._guard:
             self._starting.append(vm)
+        self.usage.begin(config.name, vm.life.directory)
         with self._guard:
             self.listener.started(vm)
         return vm
@@ -263,14 +266,17 @@ def _machine(way: Way, config: VmConfig, host: Host, kind: type[ManagedMachine])
 
 
 def end_for_all(vm: VirtualMachine) -> None:
-    """End a `run`-scoped VM's QEMU, whoever uses it; other VMs are left to their handle."""
+    """End a `run`-scoped VM's QEMU, whoever uses it; other VMs are left to their handle.
+
+    Its directory stays, empty: other workers tell by its name whether theirs is the QEMU of now.
+    """
     if vm.config.scope != "run":
         return
     directory = vm.life.directory
     vm.life.vitals.end_wanted = vm.life.vitals.end_wanted or "the VM was torn down"
     with suppress(MaqetError, OSError):
         vm.life.process.dismiss(END_SECONDS)
-    remove_tree(directory.path)
+    empty_tree(directory.path)
 
 
 def rejoin(vm: VirtualMachine, directory: VmDirectory) -> None:

@@ -26,8 +26,10 @@ from pytest_maqet.management.run_side import RunSide
 from pytest_maqet.management.sharing import SharedVms, start_lock_timeout
 from pytest_maqet.management.starts import Starts
 from pytest_maqet.management.template_making import Templates
+from pytest_maqet.management.usage import Usage
 from pytest_maqet.management.wishes import BY_HAND, Identity, Live, Scope, Wanted
 from pytest_maqet.runs.locks import held_lock
+from pytest_maqet.runs.vm_directory import VmDirectory
 from pytest_maqet.settings import Settings, thread_bound
 from pytest_maqet.templates.template import Template
 
@@ -56,12 +58,13 @@ class Manager:
         self.retrying = False
         self.ledger = Ledger(worker)
         self._settings = settings
-        self._launcher = Launcher(listener)
+        self._usage = Usage(worker, lambda: self.test)
+        self._launcher = Launcher(listener, self._usage)
         self._threads = thread_bound(workers)
         self._run = RunSide(worker, run_id, config)
         self._failures = FailureMemory(self._run.directory.path / "failures")
         self._owner: Callable[[], str] = lambda: f"{worker}, {self.test or 'no test'}"
-        self._shared = SharedVms(self._run.directory, self._owner)
+        self._shared = SharedVms(self._run.directory, self._owner, self._lost)
         self._hosts = Hosts(
             config, settings, self._run, monitors=workers + 2, report=listener.progress, owner=self._owner
         )
@@ -156,14 +159,16 @@ class Manager:
         ahead = self._failed_ahead.pop(wanted.identity, None)
         if ahead is not None:
             raise ahead
-        live = self.find(wanted)
-        if live is None:
-            live = self._start(wanted)
-        elif live.spoiled:
+        live = self.find(wanted) or self._start(wanted)
+        self.use(live)
+        return live
+
+    def use(self, live: Live) -> None:
+        """The current test uses this VM, which is replaced first when it was left unusable."""
+        live.begin_use(self._usage)
+        if live.spoiled:
             self._replace(live)
         live.last_test = self.test
-        live.vm.share()
-        return live
 
     def acquire_ahead(self, several: Sequence[Wanted]) -> None:
         """Start all that are wanted at once; a failure is kept for the `acquire` that asks for that VM."""
@@ -204,6 +209,8 @@ class Manager:
     def end_scope(self, scope: Scope) -> None:
         """End all VMs of a scope, at once. Idempotent; one that cannot be ended does not keep the others."""
         self._failed_ahead = {key: error for key, error in self._failed_ahead.items() if key[0] != scope}
+        if scope.kind == "run":  # other workers go on with it
+            self.inspect(lambda live: live.scope == scope and live.last_test == self.test)
         self._drop([live for live in self.lives if live.scope == scope])
 
     def close(self) -> None:
@@ -216,13 +223,17 @@ class Manager:
 
     def inspect(self, used: Callable[[Live], bool]) -> list[Spoiled]:
         """Look at the VMs that outlive the test which used them; those left unusable are noted."""
-        found = left_unusable(self.lives, used, self.test, self.ledger.worker)
+        found = left_unusable(self.lives, used, self._usage)
         self.ledger.spoiled.extend(found)
         return found
 
+    def _lost(self, config: VmConfig, directory: VmDirectory, reason: str) -> None:
+        """A `run`-scoped VM must be replaced, whoever has left it like that."""
+        self.ledger.spoiled.extend(self._usage.culprits(config.name, directory, reason))
+
     def replace_spoiled(self, needed: Callable[[Live], bool]) -> None:
         """Put fresh QEMUs behind the handles of unusable VMs, where `needed` says so."""
-        spoiled = to_replace(self.lives, needed)
+        spoiled = to_replace(self.lives, needed, self._usage, self.test)
         raise_first(at_once([partial(self._replace, live) for live in spoiled], self._threads))
 
     # -- starts and ends -----------------------------------------------------------------------------------
@@ -269,7 +280,7 @@ class Manager:
         try:
             if live.config.scope == "run":
                 timeout = start_lock_timeout(live.config, live.vm.host)
-                self._shared.replace(live.config, live.vm, record, timeout, relaunch)
+                self._shared.replace(live.config, live.vm, live.spoiled or "", record, timeout, relaunch)
             else:
                 relaunch()
         except BaseException as error:
@@ -277,6 +288,7 @@ class Manager:
             raise
         record.ready = time.time()
         live.spoiled = None
+        self._usage.begin(live.config.name, live.vm.life.directory)
 
     def _relaunch(self, live: Live, record: StartRecord) -> None:
         way = self._starts.way_for(live.wanted, live.vm.host)

@@ -42,12 +42,16 @@ class StartRecord:
 
 @dataclass(frozen=True)
 class Spoiled:
-    """A shared VM that a test left unusable: which, how it was found, after which test."""
+    """A shared VM that a test left unusable: which, how it was found, after which test.
+
+    `life` tells one QEMU of the VM from the next: it is the name of its directory.
+    """
 
     vm: str
     reason: str
     test: str
     worker: str
+    life: str = ""
 
 
 class Ledger:
@@ -105,6 +109,7 @@ def merged(exports: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         for name in _LISTS:
             total[name].extend(one for one in export[name] if name != "notes" or one not in total[name])
         total["remembered"] += export["remembered"]
+    total["spoiled"] = _each_once(total["spoiled"])
     starts.sort(key=lambda record: record["began"])
     for name, how in (
         ("boots", "boot"),
@@ -119,3 +124,11 @@ def merged(exports: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         record["lock_acquired"] - record["began"] for record in starts if record["lock_acquired"] is not None
     )
     return total
+
+
+def _each_once(spoiled: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The culprits without repetition: one is told by its own worker and by the one that replaced the VM."""
+    told: dict[tuple[str, ...], dict[str, Any]] = {}
+    for one in spoiled:
+        told.setdefault((one["vm"], one["life"], one["test"], one["worker"]), one)
+    return list(told.values())

@@ -50,9 +50,13 @@ def start_lock_timeout(config: VmConfig, host: Host) -> float:
 class SharedVms:
     """The `run`-scoped VMs of a run, as this process sees them."""
 
-    def __init__(self, run: RunDirectory, owner: Callable[[], str]) -> None:
+    def __init__(
+        self, run: RunDirectory, owner: Callable[[], str], lost: Callable[[VmConfig, VmDirectory, str], None]
+    ) -> None:
+        """`lost` is told of each VM that must be replaced, and why, before its directory goes."""
         self._run = run
         self._owner = owner
+        self._lost = lost
 
     def obtain(
         self,
@@ -72,7 +76,9 @@ class SharedVms:
             if running is not None:
                 try:
                     vm = join(running)
-                except MaqetError:
+                except MaqetError as error:
+                    record.how = "replace"
+                    self._lost(config, running, str(error).splitlines()[0])
                     self._entry(config).unlink(missing_ok=True)
                 else:
                     record.how = "join"
@@ -85,11 +91,12 @@ class SharedVms:
         self,
         config: VmConfig,
         vm: VirtualMachine,
+        reason: str,
         record: StartRecord,
         lock_timeout: float,
         relaunch: Callable[[], None],
     ) -> None:
-        """Put a fresh QEMU behind the handle of a VM that was left unusable.
+        """Put a fresh QEMU behind the handle of a VM that was left unusable, for this reason.
 
         Another worker may have done it already: then the handle turns to that one.
         """
@@ -99,6 +106,7 @@ class SharedVms:
                 rejoin(vm, running)
                 record.how = "join"
                 return
+            self._lost(config, vm.life.directory, reason)
             relaunch()
             self._publish(config, vm)
 

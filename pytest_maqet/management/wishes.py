@@ -8,6 +8,7 @@ from typing import Any
 
 from pytest_maqet.config import VmConfig
 from pytest_maqet.management.launch import ManagedMachine
+from pytest_maqet.management.usage import Usage
 from pytest_maqet.templates.template import Template
 
 
@@ -75,3 +76,19 @@ class Live:
     def shared(self) -> bool:
         """May it be given to others of its scope that want the same? Not what a factory made."""
         return self.wanted.shared
+
+    def begin_use(self, usage: Usage) -> None:
+        """A test uses it from here on.
+
+        One of scope `run` may be another worker's alone just now: waits for that to end, and then looks how
+        the other has left it.
+        """
+        self.vm.share()
+        usage.begin(self.config.name, self.vm.life.directory)
+        if self.config.scope == "run":
+            self.spoiled = self.spoiled or self.vm.health()
+
+    def end_use(self, usage: Usage) -> None:
+        """The test is over."""
+        usage.end(self.vm.life.directory)
+        self.vm.unshare()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +43,7 @@ class Mailbox:
         self._taken: set[int] = set()
         self._mark = 0
         self._count = 0
+        self._listeners: list[Callable[[Mapping[str, Any]], None]] = []
 
     @property
     def count(self) -> int:
@@ -50,9 +51,16 @@ class Mailbox:
         return self._count
 
     def put(self, message: Mapping[str, Any]) -> None:
-        """Keep an event."""
+        """Keep an event, and tell it to those who listen."""
         self._events.append(Event(self._count, dict(message)))
         self._count += 1
+        for listener in list(self._listeners):
+            listener(message)
+
+    def listen(self, listener: Callable[[Mapping[str, Any]], None]) -> Callable[[], None]:
+        """Call `listener` with every event to come, over restarts of the VM; returns what ends that."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
 
     def mark(self) -> None:
         """From here on: `take` sees what comes now, and nothing of it is taken."""

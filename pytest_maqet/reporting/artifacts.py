@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -17,3 +18,10 @@ def mark_ignored(root: Path) -> None:
     ignore = root / ".gitignore"
     if root.is_dir() and not ignore.exists():
         ignore.write_text("# Made by pytest-maqet: what is left of failed tests.\n*\n", encoding="utf-8")
+
+
+def shown_path(folder: Path) -> str:
+    """A folder as seen from the working directory, where it is below that."""
+    with suppress(ValueError):
+        return str(folder.relative_to(Path.cwd()))
+    return str(folder)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_maqet.reporting.artifacts import made_folder
+from pytest_maqet.reporting.artifacts import made_folder, shown_path
 from pytest_maqet.reporting.tracebacks import shorten
 from pytest_maqet.session import SESSION
 from pytest_maqet.vm_selection import uses
@@ -60,10 +59,4 @@ def _keep(manager: Manager, item: pytest.Item, report: pytest.TestReport) -> Non
                 live.vm.save_artifacts(folder)
     if folder.is_dir():
         manager.ledger.artifacts.append(str(folder))
-        report.sections.append(("maqet artifacts", _relative(folder)))
-
-
-def _relative(folder: Path) -> str:
-    with suppress(ValueError):
-        return str(folder.relative_to(Path.cwd()))
-    return str(folder)
+        report.sections.append(("maqet artifacts", shown_path(folder)))

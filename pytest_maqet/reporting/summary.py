@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -88,11 +88,24 @@ def _shown(record: Mapping[str, Any]) -> str:
 def _trouble(total: Mapping[str, Any]) -> Iterator[str]:
     """What did not go as it should, who left a shared VM unusable, and where the artifacts are."""
     yield from total["notes"]
-    for spoiled in total["spoiled"]:
-        where = f" on {spoiled['worker']}" if spoiled["worker"] != "main" else ""
-        yield f"{spoiled['vm']} was unusable after {spoiled['test']}{where}: {spoiled['reason']}"
+    for together in _of_one_life(total["spoiled"]):
+        tests = " or ".join(_culprit(one) for one in together)
+        yield f"{together[0]['vm']} was unusable after {tests}: {together[0]['reason']}"
     folders = sorted(set(total["artifacts"]))
     for folder in folders[:3]:
         yield f"artifacts: {folder}"
     if len(folders) > 3:
         yield f"artifacts: {len(folders) - 3} more beside them"
+
+
+def _of_one_life(spoiled: Iterable[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    """Culprits, those together of whom any may have broken the VM: they used it at the same time."""
+    lives: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for one in spoiled:
+        lives.setdefault((one["vm"], one["life"] or one["worker"]), []).append(one)
+    return list(lives.values())
+
+
+def _culprit(spoiled: Mapping[str, Any]) -> str:
+    where = f" on {spoiled['worker']}" if spoiled["worker"] != "main" else ""
+    return f"{spoiled['test']}{where}"

@@ -73,6 +73,8 @@ class FailureWatch:
         self._patterns = [(name, re.compile(pattern, re.MULTILINE)) for name, pattern in patterns]
         self._context = context
         self._scanned: dict[ConsoleLog, int] = {}
+        #: where this life begins on each console
+        self._began: dict[ConsoleLog, int] = {}
         self._current: list[Failure] = []
         self._since_mark: list[Failure] = []
         self._expectations: list[Expectation] = []
@@ -86,7 +88,16 @@ class FailureWatch:
 
     def skip(self, console: ConsoleLog) -> None:
         """What this console has said so far is not looked at."""
-        self._scanned[console] = console.end
+        self._scanned[console] = self._began[console] = console.end
+
+    def go_on_from(self, earlier: FailureWatch) -> None:
+        """Another QEMU of the same VM runs: what was expected of the one before is expected of it."""
+        self._expectations = earlier._expectations  # the same list: its owner ends an expectation in either
+        for failure in self._current:  # of the moments since its start
+            self._hand_over(failure)
+        self._scanned = dict(self._began)
+        for console in self._began:
+            self.scan(console)
 
     def scan(self, console: ConsoleLog, *, settled: bool = False) -> None:
         """Look for the patterns in what the console said since the last scan, line by line.
@@ -166,12 +177,15 @@ class FailureWatch:
         """Keep a failure, and hand it to whoever expects it."""
         if failure.kind is GuestPanic and failure.name in ("panic", "pvpanic"):
             self.panicked = True
+        self._hand_over(failure)
+        self._current.append(failure)
+        self._since_mark.append(failure)
+
+    def _hand_over(self, failure: Failure) -> None:
         for expectation in self._expectations:
             if expectation.covers(failure):
                 failure.excused = True
                 expectation.caught.append(failure)
-        self._current.append(failure)
-        self._since_mark.append(failure)
 
     def guest_reset(self) -> None:
         """The guest starts anew: its panic is over."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,6 @@ class Vitals:
         self._process: QemuProcess | None = None
         self._watches: list[int] = []
         self._loop = asyncio.get_running_loop()
-        self._listeners: list[Callable[[Mapping[str, Any]], None]] = []
         self._skip_the_past()
 
     @property
@@ -118,8 +117,6 @@ class Vitals:
             self.wake_listens = bool(message["data"]["open"])
         elif message["event"] == "JOB_STATUS_CHANGE" and _has_restored(message["data"]):
             self._guest_restored()
-        for listener in self._listeners:
-            listener(message)
         self.pulse.beat()
 
     def _guest_restored(self) -> None:
@@ -131,11 +128,6 @@ class Vitals:
         self.failures.guest_reset()
         self.powered_off = None
         self.mailbox.mark()
-
-    def listen(self, listener: Callable[[Mapping[str, Any]], None]) -> Callable[[], None]:
-        """Call `listener` with every event to come; returns what ends that."""
-        self._listeners.append(listener)
-        return lambda: self._listeners.remove(listener)
 
     def read_consoles(self) -> None:
         """Take in what the consoles said up to now."""

@@ -107,6 +107,28 @@ def test_expecting_a_console_pattern(boot):
     assert vm.unseen_failure() is None
 
 
+def test_an_expectation_goes_on_over_a_restart(boot):
+    vm = boot()
+    with vm.expecting(fail_on="echo: BUG.*") as caught:
+        vm.stop()
+        vm.start()
+        say(vm, "BUG 17")
+        vm.wait.console("echo: BUG", timeout=5)
+    assert "BUG 17" in str(caught.value)
+    say(vm, "BUG 18")
+    vm.wait.console("echo: BUG 18", timeout=5)
+    assert vm.unseen_failure() is None, "the expectation outlived its block"
+
+
+def test_a_failure_of_the_boot_itself_may_be_expected(boot):
+    vm = boot()
+    vm.stop()
+    with vm.expecting(fail_on="guest ready"):
+        vm.start(wait=False)
+    assert vm.unseen_failure() is None
+    vm.wait.console("guest ready", timeout=5)
+
+
 def test_an_error_of_the_block_itself_is_raised(boot):
     with pytest.raises(ZeroDivisionError), boot().expecting(GuestPanic, timeout=30):
         raise ZeroDivisionError

@@ -41,6 +41,15 @@ def test_event_stream_sees_events_of_its_block_and_leaves_the_mailbox_alone(boot
     vm.wait.event("STOP", timeout=1)
 
 
+def test_an_event_stream_goes_on_over_a_restart(boot):
+    vm = boot()
+    with vm.qmp.events("SHUTDOWN", "RESET") as stream:
+        vm.stop()
+        vm.start()
+        vm.reset()
+        assert [stream.get(5)["event"], stream.get(5)["event"]] == ["SHUTDOWN", "RESET"]
+
+
 def test_an_event_that_came_before_its_wait_is_found(boot):
     vm = boot()
     vm.reset()
