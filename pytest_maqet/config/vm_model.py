@@ -223,7 +223,7 @@ class VmConfig(Model):
     def scoped(self, scope: str) -> VmConfig:
         """The same VM with another scope."""
         copy = self.model_copy(update={"scope": scope})
-        copy.__dict__.pop("key", None)  # the digest of the other one
+        vars(copy).pop("key", None)  # the digest of the other one
         return copy
 
     @property

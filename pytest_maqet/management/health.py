@@ -22,9 +22,7 @@ def left_unusable(lives: Sequence[Live], used: Callable[[Live], bool], usage: Us
     return found
 
 
-def to_replace(
-    lives: Sequence[Live], needed: Callable[[Live], bool], usage: Usage, test: str
-) -> list[Live]:
+def to_replace(lives: Sequence[Live], needed: Callable[[Live], bool], usage: Usage, test: str) -> list[Live]:
     """The unusable VMs among those that are `needed` by the test, which uses them from here on."""
     for live in lives:
         if needed(live):

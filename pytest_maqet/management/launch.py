@@ -148,18 +148,15 @@ class Launcher:
 
     def spare(self, way: Way, config: VmConfig, host: Host) -> ManagedMachine:
         """Bring up a VM that no test has asked for yet, and let it stand still; raises as `launch`."""
-        vm: ManagedMachine | None = None
+        vm = _machine(way, config, host, ManagedMachine)
         try:
-            vm = _machine(way, config, host, ManagedMachine)
             way.finish(vm)
             if vm.life.picked_channel is not None:
-                vm.run(
-                    "true"
-                )  # what a command needs in the guest is in QEMU's translation cache from then on
+                # What a command needs in the guest is then translated by QEMU, and paged in.
+                vm.run("true")
             vm.stand_still()
         except BaseException:
-            if vm is not None:
-                vm.close()
+            vm.close()
             raise
         return vm
 
@@ -171,6 +168,7 @@ class Launcher:
         except BaseException:
             vm.discard()
             raise
+        self.usage.begin(vm.name, vm.life.directory)
         with self._guard:
             self.listener.started(vm)
             self.listener.ready(vm)
@@ -180,17 +178,17 @@ class Launcher:
         """Bring up a VM that is going to be a template: of it nobody hears but when it fails."""
         vm: ManagedMachine | None = None
         try:
-            vm = _machine(way, config, host, ManagedMachine)
+            begun = vm = _machine(way, config, host, ManagedMachine)
             with self._guard:
-                self._starting.append(vm)
-            way.finish(vm)
+                self._starting.append(begun)
+            way.finish(begun)
         except BaseException as error:
             self._give_up(vm, error, tell=not isinstance(error, NotSupported))
             raise
         finally:
             with self._guard:
                 self._starting = [other for other in self._starting if other is not vm]
-        return vm
+        return begun
 
     def relaunch(self, way: Way, vm: ManagedMachine) -> None:
         """Put a fresh QEMU behind a handle; raises what `launch` raises."""

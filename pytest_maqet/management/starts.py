@@ -135,7 +135,7 @@ class Starts:
         """A clone of this template, whose configuration may differ from it outside of the machine."""
         if template_key(plan_for(config, host)) != template.base:
             raise ConfigError(
-                f"a template of {template.name!r} is frozen as it is: what was changed is part of its machine",
+                f"a template of {template.name!r} is frozen as it is: what was changed is its machine's",
                 hint="say the change in maqet.template(…) or in the YAML, and a template of its own is made",
             )
         try:

@@ -72,7 +72,11 @@ class Clone:
 
     def life(self, config: VmConfig, host: Host, loop: LoopThread) -> Life:
         """A QEMU that has the template's memory and disks, paused."""
-        life = cloned_life(config, host, loop, self.frozen, self.lease)
+        try:
+            life = cloned_life(config, host, loop, self.frozen, self.lease)
+        except BaseException:
+            self.lease.close()
+            raise
         life.frozen, life.template = self.frozen, self.lease
         return life
 

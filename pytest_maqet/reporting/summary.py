@@ -37,7 +37,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 
 def _counts(total: Mapping[str, Any]) -> str:
-    """`7 VM starts: 5 cloned (4 from the pool), 1 booted, 1 failed; slowest web, 3.2 s (test_a.py::test_b)`."""
+    """`7 VM starts: 5 cloned (4 from the pool), 1 booted, 1 failed; slowest web, 3.2 s (test_a.py::test)`."""
     kinds = (("clones", "cloned"), ("boots", "booted"), ("joins", "joined"), ("failures", "failed"))
     count = len(total["starts"])
     parts = [f"{total[key]} {word}" for key, word in kinds if total[key]]

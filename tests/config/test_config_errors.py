@@ -1,5 +1,6 @@
 """Faults in a VM: the place, the key path, what was found, what is allowed, the nearest valid word."""
 
+# ruff: noqa: E501 - messages and YAML stand as users see them
 from __future__ import annotations
 
 from pathlib import Path

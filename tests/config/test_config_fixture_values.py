@@ -1,5 +1,6 @@
 """`{fixture: NAME}` as any value: open until its value is known, and validated like YAML then."""
 
+# ruff: noqa: E501 - messages and YAML stand as users see them
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,5 +1,6 @@
 """Every key of a VM: what it takes, and what it refuses with which words."""
 
+# ruff: noqa: E501 - messages and YAML stand as users see them
 from __future__ import annotations
 
 from pathlib import Path

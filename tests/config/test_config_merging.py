@@ -1,5 +1,6 @@
 """Files merged left to right, `defaults:` and `extends:` under the VMs, settings over all."""
 
+# ruff: noqa: E501 - messages and YAML stand as users see them
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -1,5 +1,6 @@
 """VM names and the names of their fixtures."""
 
+# ruff: noqa: E501 - messages and YAML stand as users see them
 from __future__ import annotations
 
 from collections.abc import Mapping

@@ -1,5 +1,6 @@
 """One policy for paths: where they are relative to, `~`, `..`, links, a root, and files that are not there."""
 
+# ruff: noqa: E501 - messages and YAML stand as users see them
 from __future__ import annotations
 
 from pathlib import Path

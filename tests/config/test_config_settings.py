@@ -1,5 +1,6 @@
 """`--maqet-set`, and the overrides of a marker."""
 
+# ruff: noqa: E501 - messages and YAML stand as users see them
 from __future__ import annotations
 
 from pathlib import Path
