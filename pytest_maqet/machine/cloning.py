@@ -17,6 +17,7 @@ from pytest_maqet.machine.plan import plan_for
 from pytest_maqet.machine.removal import remove_tree
 from pytest_maqet.machine.starting import Launch
 from pytest_maqet.machine.waking import PORT
+from pytest_maqet.qemu.events import Mailbox
 from pytest_maqet.qemu.inputs import Drive, Ram
 from pytest_maqet.runs.leases import Lease
 from pytest_maqet.runs.vm_directory import VmDirectory
@@ -31,13 +32,14 @@ def cloned_life(
     frozen: Frozen,
     lease: Lease,
     *,
-    host_ports: Mapping[int, int] | None = None,
+    host_ports: Mapping[int, int],
+    mailbox: Mailbox,
 ) -> Life:
     """A clone, loaded and paused: memory shared until it is written, fresh overlays on the frozen disks.
 
     `lease` keeps the template; QEMU holds it as long as it lives. Forwarded ports are free ones, but for
-    those in `host_ports` (guest port → host port). Raises Damaged when the state is not what was saved,
-    StartError when QEMU does not take it; nothing is left behind then.
+    those in `host_ports` (guest port → host port); events go into `mailbox`. Raises Damaged when the state is
+    not what was saved, StartError when QEMU does not take it; nothing is left behind then.
     """
     plan = plan_for(config, host)
     state = _state(frozen)
@@ -58,10 +60,11 @@ def cloned_life(
             host,
             directory,
             drives,
+            mailbox,
             started_by="clone",
             ram=ram,
             incoming=True,
-            host_ports=host_ports or {},
+            host_ports=host_ports,
             inherited=(lease.fileno(),),
         )
         return launch.run(loop, go)

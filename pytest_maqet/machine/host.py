@@ -30,6 +30,11 @@ def _cannot_freeze(vm: Any) -> Any:
     raise NotSupported(f"{vm.name} was started by hand: there is no run that keeps a template of it")
 
 
+def _never_ready(vm: Any) -> None:
+    """As above."""
+    raise NotSupported(f"{vm.name} was started by hand: there is no template of its ready state")
+
+
 def _no_overrides(config: VmConfig, overrides: Mapping[str, Any]) -> VmConfig:
     """Used where nothing can resolve overrides; an empty set changes nothing."""
     if overrides:
@@ -43,7 +48,8 @@ class Host:
 
     `lease` is the file whose shared lock keeps the VM alive. `timeout_scale` None means 1, or 8 under TCG.
     `monitors` is the number of QMP monitors each VM gets: one per process that uses it, and one for a person.
-    `owner` says who we are now, for locks ("gw0, test_a.py::test_b"). `freeze` makes a template of a VM.
+    `owner` says who we are now, for locks ("gw0, test_a.py::test_b"). `freeze` makes a template of a VM,
+    `restore_ready` puts a ready one in its place.
     """
 
     run: RunDirectory
@@ -56,6 +62,7 @@ class Host:
     owner: Callable[[], str] = _nobody
     reconfigure: Callable[[VmConfig, Mapping[str, Any]], VmConfig] = _no_overrides
     freeze: Callable[[Any], Template] = _cannot_freeze
+    restore_ready: Callable[[Any], None] = _never_ready
 
     def scale(self, accelerator: str) -> float:
         """What every timeout of a VM under this accelerator is multiplied by."""

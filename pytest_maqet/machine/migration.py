@@ -76,10 +76,11 @@ async def load_state(life: Life, state: bytes, deadline: Deadline, *, with_memor
     """
     path = life.directory.path / "state.sock"
     await _set_capabilities(life, deadline, with_memory=with_memory)
+    before = life.vitals.mailbox.count
     await life.execute("migrate-incoming", {"uri": f"unix:{path}"}, deadline)
     sending = asyncio.ensure_future(_send(str(path), state))
     try:
-        await _ended(life, deadline, 0)
+        await _ended(life, deadline, before)
         await sending
     except Unfreezable as error:
         raise StartError(f"{life.config.name}: QEMU did not take the saved state: {error.message}") from None

@@ -7,6 +7,9 @@ from pytest_maqet.machine import checkpoints
 from pytest_maqet.machine.core import MachineCore
 from pytest_maqet.templates.template import Template
 
+#: What `restore` brings back without a checkpoint of that name.
+READY = "ready"
+
 
 class StateCalls(MachineCore):
     """What `VirtualMachine` offers to save the state of a guest and to return to it."""
@@ -33,8 +36,15 @@ class StateCalls(MachineCore):
         stay, and waits begin here: they see what the guest prints and does from now on. Connections into the
         guest, commands in flight and spawned processes of a later time are void. `timeout` as in
         `checkpoint`. Raises MaqetError for a name that is not there, QemuDied when QEMU has ended.
+
+        `restore("ready")` needs no checkpoint of that name: it makes the VM what it was when it became ready,
+        in a new QEMU process behind the same handle, with the same forwarded ports, also after QEMU's end.
+        Raises NotSupported where the VM cannot be a clone.
         """
         self.refuse_unless_exclusive("restore")
+        if name == READY and name not in self.checkpoints:
+            self.host.restore_ready(self)
+            return
         deadline = self._state_deadline(timeout)
         checkpoint = self.on_loop(checkpoints.load(self.life, name, deadline))
         self.mark_consoles()

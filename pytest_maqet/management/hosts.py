@@ -19,10 +19,11 @@ class Hosts:
     """Makes the host's side of what is wanted.
 
     `monitors` is how many a VM of scope `run` gets. `artifacts` is where the current test's go, and `freeze`
-    makes a template of a running VM.
+    makes a template of a running VM, `restore_ready` puts one back to its ready state.
     """
 
     freeze: Callable[[VirtualMachine, Wanted], Template]
+    restore_ready: Callable[[VirtualMachine, Wanted], None]
 
     def __init__(
         self,
@@ -65,4 +66,5 @@ class Hosts:
             owner=self._owner,
             reconfigure=reconfigure,
             freeze=lambda vm: self.freeze(vm, wanted),
+            restore_ready=lambda vm: self.restore_ready(vm, wanted),
         )

@@ -28,7 +28,6 @@ from pytest_maqet.management.starts import Starts
 from pytest_maqet.management.template_making import Templates
 from pytest_maqet.management.usage import Usage
 from pytest_maqet.management.wishes import BY_HAND, Identity, Live, Scope, Wanted
-from pytest_maqet.runs.locks import held_lock
 from pytest_maqet.runs.vm_directory import VmDirectory
 from pytest_maqet.settings import Settings, thread_bound
 from pytest_maqet.templates.template import Template
@@ -70,6 +69,7 @@ class Manager:
         )
         self._templates = Templates(settings, self._run.directory, self._launcher, self.ledger, self._owner)
         self._hosts.freeze = self._templates.of_running
+        self._hosts.restore_ready = self._restore_ready
         self._starts = Starts(settings, self._templates, self._launcher, self.ledger, self._hosts.of, workers)
         self._lives: list[Live] = []
         self._failed_ahead: dict[Identity, BaseException] = {}
@@ -141,9 +141,7 @@ class Manager:
 
     def user_lock(self, name: str, timeout: float) -> AbstractContextManager[Any]:
         """A named lock of the suite's own, across all workers of the run; none of ours has its file."""
-        scaled = timeout * (self._settings.timeout_scale or 1.0)
-        path = self._run.directory.lock_path(f"user-{name}")
-        return held_lock(path, timeout=scaled, what=f"vm_start_lock({name!r})", owner=self._owner())
+        return self._run.user_lock(name, timeout * (self._settings.timeout_scale or 1.0), self._owner())
 
     def stats(self) -> dict[str, Any]:
         """What this process has done so far: counts, and one record per start (see `management.records`)."""
@@ -294,6 +292,12 @@ class Manager:
         way = self._starts.way_for(live.wanted, live.vm.host)
         record.how, record.reason = way.how, way.reason
         self._launcher.relaunch(way, live.vm)
+
+    def _restore_ready(self, vm: VirtualMachine, wanted: Wanted) -> None:
+        assert isinstance(vm, ManagedMachine)
+        self._launcher.relaunch(self._starts.ready_again(vm, wanted), vm)
+        if wanted.config.scope == "run" and wanted.shared:
+            self._shared.publish(vm.config, vm)
 
     def _failed(self, config: VmConfig, record: StartRecord, error: BaseException) -> None:
         record.how = "failed"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from pytest_maqet.config import Config
 from pytest_maqet.management.sharing import end_shared_vms
 from pytest_maqet.runs.leases import Lease
+from pytest_maqet.runs.locks import held_lock
 from pytest_maqet.runs.run_directory import RunDirectory
 from pytest_maqet.runs.sweep import sweep
 
@@ -33,6 +35,11 @@ class RunSide:
 
     def _lease(self, name: str) -> Lease:
         return self._leases[name]
+
+    def user_lock(self, name: str, timeout: float, owner: str) -> AbstractContextManager[None]:
+        """A named lock of the suite's own; none of ours has its file."""
+        path = self.directory.lock_path(f"user-{name}")
+        return held_lock(path, timeout=timeout, what=f"vm_start_lock({name!r})", owner=owner)
 
     def close(self) -> None:
         """End the run, where it is ours, and give up the leases; idempotent."""

@@ -84,7 +84,7 @@ class SharedVms:
                     record.how = "join"
                     return vm
             vm = launch()
-            self._publish(config, vm)
+            self.publish(config, vm)
             return vm
 
     def replace(
@@ -108,7 +108,7 @@ class SharedVms:
                 return
             self._lost(config, vm.life.directory, reason)
             relaunch()
-            self._publish(config, vm)
+            self.publish(config, vm)
 
     @contextmanager
     def _start_lock(self, config: VmConfig, record: StartRecord, timeout: float) -> Iterator[None]:
@@ -132,7 +132,8 @@ class SharedVms:
             return None
         return VmDirectory(Path(entry["directory"]))
 
-    def _publish(self, config: VmConfig, vm: VirtualMachine) -> None:
+    def publish(self, config: VmConfig, vm: VirtualMachine) -> None:
+        """Let other workers find this VM as the one of that configuration."""
         entry = self._entry(config)
         entry.parent.mkdir(mode=0o700, exist_ok=True)
         draft = entry.with_suffix(f".{os.getpid()}")

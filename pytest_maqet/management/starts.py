@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_maqet.config import VmConfig
 from pytest_maqet.errors import ConfigError, GuestPanic, MaqetError, NotSupported, QemuDied, StartError
+from pytest_maqet.machine.forwarding import forwards
 from pytest_maqet.machine.host import Host
 from pytest_maqet.machine.plan import plan_for
 from pytest_maqet.machine.preparing import StepFailed
@@ -22,6 +24,7 @@ from pytest_maqet.templates.store import USE, TemplateStore
 from pytest_maqet.templates.template import Template
 
 if TYPE_CHECKING:
+    from pytest_maqet.machine import VirtualMachine
     from pytest_maqet.management.launch import Launcher, ManagedMachine
     from pytest_maqet.management.records import StartRecord
     from pytest_maqet.management.wishes import Wanted
@@ -78,6 +81,28 @@ class Starts:
                 continue
             self._note_wakening(vm)
             return vm
+
+    def ready_again(self, vm: VirtualMachine, wanted: Wanted) -> Clone:
+        """What puts a VM back to its ready state, with the forwarded ports that it has now.
+
+        Raises NotSupported for one that cannot be a clone.
+        """
+        wanted = replace(wanted, config=vm.config)
+        ports: dict[int, tuple[str, int]] = {}
+        with suppress(MaqetError):  # QEMU is dead: what was forwarded is not known any more
+            ports = vm.on_loop(forwards(vm.life, vm.deadline(None, vm.config.timeouts.qmp)))
+        try:
+            if wanted.template is not None:
+                way = self._of(wanted.template, wanted.config, vm.host)
+            else:
+                way = Clone(*self._templates.of(wanted, vm.host, lasting=True))
+        except NoTemplate as error:
+            raise NotSupported(
+                f"{vm.name} cannot be put back to its ready state: {error}",
+                hint="take a checkpoint when it is ready, and restore that",
+            ) from None
+        host_ports = {guest: port for guest, (_host, port) in ports.items()}
+        return replace(way, host_ports=host_ports, mailbox=vm.life.vitals.mailbox)
 
     def _note_wakening(self, vm: ManagedMachine) -> None:
         """Tell, once for each VM, of clones that are more alike than they should be."""

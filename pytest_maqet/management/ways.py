@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from pytest_maqet.config import VmConfig
@@ -14,6 +15,7 @@ from pytest_maqet.machine.life import Life
 from pytest_maqet.machine.preparing import after_clone, prepare
 from pytest_maqet.machine.starting import new_life
 from pytest_maqet.machine.waking import awaken
+from pytest_maqet.qemu.events import Mailbox
 from pytest_maqet.runs.leases import Lease
 from pytest_maqet.templates.store import Draft
 from pytest_maqet.templates.template import Frozen
@@ -63,17 +65,30 @@ class Boot:
 
 @dataclass(frozen=True)
 class Clone:
-    """From a template; `lease` keeps it, and goes over to the VM."""
+    """From a template; `lease` keeps it, and goes over to the VM.
+
+    Forwarded ports are free ones but for those in `host_ports`; events go into `mailbox`.
+    """
 
     frozen: Frozen
     lease: Lease
+    host_ports: Mapping[int, int] = field(default_factory=dict)
+    mailbox: Mailbox = field(default_factory=Mailbox)
     how = "clone"
     reason = ""
 
     def life(self, config: VmConfig, host: Host, loop: LoopThread) -> Life:
         """A QEMU that has the template's memory and disks, paused."""
         try:
-            life = cloned_life(config, host, loop, self.frozen, self.lease)
+            life = cloned_life(
+                config,
+                host,
+                loop,
+                self.frozen,
+                self.lease,
+                host_ports=self.host_ports,
+                mailbox=self.mailbox,
+            )
         except BaseException:
             self.lease.close()
             raise
