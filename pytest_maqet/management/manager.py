@@ -6,7 +6,6 @@ Knows scopes by name and owner only, so that it can be used, and tested, without
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
@@ -14,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from pytest_maqet.config import Config, VmConfig
-from pytest_maqet.errors import MaqetError
 from pytest_maqet.machine import VirtualMachine
+from pytest_maqet.management.attempts import Attempts
 from pytest_maqet.management.failures import FailureMemory
 from pytest_maqet.management.health import left_unusable, to_replace
 from pytest_maqet.management.hosts import Hosts
@@ -61,7 +60,7 @@ class Manager:
         self._launcher = Launcher(listener, self._usage)
         self._threads = thread_bound(workers)
         self._run = RunSide(worker, run_id, config)
-        self._failures = FailureMemory(self._run.directory.path / "failures")
+        self._attempts = Attempts(FailureMemory(self._run.directory.path / "failures"), self.ledger)
         self._owner: Callable[[], str] = lambda: f"{worker}, {self.test or 'no test'}"
         self._shared = SharedVms(self._run.directory, self._owner, self._lost)
         self._hosts = Hosts(
@@ -238,29 +237,12 @@ class Manager:
 
     def _start(self, wanted: Wanted) -> Live:
         """Start or join one VM, keep the books, and register it."""
-        config = wanted.config
-        self._check_memory(config)
-        record = self.ledger.begin(config.name, wanted.scope.kind, self.test)
-        try:
+        with self._attempts.one(wanted.config, wanted.scope.kind, self.test, again=self.retrying) as record:
             vm = self._bring_up(wanted, record)
-        except BaseException as error:
-            self._failed(config, record, error)
-            raise
-        record.ready = time.time()
         live = Live(vm, wanted, last_test=self.test)
         with self._guard:
             self._lives.append(live)
         return live
-
-    def _check_memory(self, config: VmConfig) -> None:
-        """A start that failed before fails at once, unless the test is tried again as a whole."""
-        if self.retrying:
-            return
-        try:
-            self._failures.check(config)
-        except MaqetError:
-            self.ledger.remembered += 1
-            raise
 
     def _bring_up(self, wanted: Wanted, record: StartRecord) -> ManagedMachine:
         config, host = wanted.config, self._hosts.of(wanted)
@@ -271,20 +253,14 @@ class Manager:
         return self._shared.obtain(config, record, start_lock_timeout(config, host), launch, join)
 
     def _replace(self, live: Live) -> None:
-        self._check_memory(live.config)
-        record = self.ledger.begin(live.config.name, live.scope.kind, self.test)
-        record.replaced = True
-        relaunch = partial(self._relaunch, live, record)
-        try:
+        with self._attempts.one(live.config, live.scope.kind, self.test, again=self.retrying) as record:
+            record.replaced = True
+            relaunch = partial(self._relaunch, live, record)
             if live.config.scope == "run":
                 timeout = start_lock_timeout(live.config, live.vm.host)
                 self._shared.replace(live.config, live.vm, live.spoiled or "", record, timeout, relaunch)
             else:
                 relaunch()
-        except BaseException as error:
-            self._failed(live.config, record, error)
-            raise
-        record.ready = time.time()
         live.spoiled = None
         self._usage.begin(live.config.name, live.vm.life.directory)
 
@@ -298,11 +274,6 @@ class Manager:
         self._launcher.relaunch(self._starts.ready_again(vm, wanted), vm)
         if wanted.config.scope == "run" and wanted.shared:
             self._shared.publish(vm.config, vm)
-
-    def _failed(self, config: VmConfig, record: StartRecord, error: BaseException) -> None:
-        record.how = "failed"
-        record.error = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        self._failures.remember(config, error, test=self.test, worker=self.ledger.worker)
 
     def _drop(self, ending: Sequence[Live]) -> None:
         """Take VMs off the books and end them, at once."""
