@@ -72,6 +72,22 @@ def test_environment_and_directory():
     assert once(request).stdout == b"/usr\nit's\n$(x)"
 
 
+@pytest.mark.parametrize("more", [{}, {"env": {"A": "1"}}, {"cwd": "/"}], ids=["plain", "env", "cwd"])
+def test_a_command_leads_a_session_of_its_own(more):
+    pid, session = once(CommandRequest.of("cut -d ' ' -f 6 /proc/$$/stat; echo $$", **more)).stdout.split()
+    assert pid == session
+
+
+def test_a_guest_without_setsid_runs_commands_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))  # the agent inherits it
+
+    async def run():
+        async with agent_channel() as channel:
+            return [await channel.run(CommandRequest.of("echo one; exit 3"), Deadline(10)) for _ in range(2)]
+
+    assert [(one.returncode, one.stdout) for one in asyncio.run(run())] == [(3, b"one\n")] * 2
+
+
 def test_a_missing_directory_or_program_is_status_127_with_the_reason():
     assert once(CommandRequest.of("true", cwd="/no/such")).returncode == 127
     missing = once(CommandRequest.of(["no-such-program"]))
