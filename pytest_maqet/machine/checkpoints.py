@@ -209,7 +209,8 @@ async def _forget_lost(life: Life, book: CheckpointBook, disks: Sequence[str], d
         still_there = [node for node in checkpoint.disks if node in disks]
         with suppress(QMPCommandError):
             await _delete_snapshot(life, checkpoint.tag, still_there, deadline)
-    book.strike_lost()
+    with suppress(OSError):  # on a full disk the next checkpoint tries again
+        book.strike_lost()
 
 
 # -- errors in words ---------------------------------------------------------------------------------------

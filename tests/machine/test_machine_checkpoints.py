@@ -10,9 +10,10 @@ from dataclasses import replace
 
 import pytest
 
-from pytest_maqet import GuestPanic, MaqetError, NotSupported, QemuDied, WaitTimeout
+from pytest_maqet import GuestPanic, MaqetError, NotSupported, QemuDied, QMPCommandError, WaitTimeout
 from pytest_maqet.config import VmConfig
 from pytest_maqet.machine import join, launch
+from pytest_maqet.machine.jobs import run_job
 
 
 def say(vm, text: str) -> None:
@@ -159,6 +160,23 @@ def test_the_same_name_again_replaces(boot):
     assert vm.checkpoints == ("b", "a")
     assert len(list(vm.workdir.glob("memory-*"))) == 2, "the replaced one takes room"
     assert vm.qmp.execute("query-jobs") == [], "a job was left in QEMU"
+
+
+def test_a_checkpoint_that_cannot_be_loaded_leaves_a_paused_guest(boot):
+    vm = boot()
+    vm.checkpoint("a")
+    tag = json.loads((vm.workdir / "checkpoints.json").read_text())[str(vm.pid)]["a"]["tag"]
+    gone = {"tag": tag, "devices": [tag]}
+    vm.on_loop(run_job(vm.life, "snapshot-delete", gone, vm.deadline(None, 10)))
+    with pytest.raises(
+        QMPCommandError, match=r"'a' could not be restored: .*does not exist[\s\S]*vm\.reset\(\)"
+    ):
+        vm.restore("a")
+    assert vm.status == "paused"
+    vm.reset()
+    vm.resume()
+    vm.wait.console("guest ready")
+    assert vm.health() is None
 
 
 def test_a_checkpoint_goes_with_its_qemu(boot):

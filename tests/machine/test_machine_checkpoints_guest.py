@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_maqet import ChannelError, GuestPanic, MaqetError, QMPCommandError
+from pytest_maqet import ChannelError, GuestPanic, MaqetError, QMPCommandError, WaitTimeout
 from pytest_maqet.config import VmConfig
 from pytest_maqet.machine import launch
 from pytest_maqet.runs.run_directory import RunDirectory
@@ -119,7 +119,7 @@ def test_the_console_after_a_restore(linux):
     linux.restore("fresh")
     linux.console.send("echo be''fore\n")
     linux.wait.console("before$")
-    assert linux.console_log.read_bytes().count(b"\nbefore\r\n") == 2, "the log lost a line"
+    assert linux.console_log.read_bytes().count(b"\nbefore\r") == 2, "the log lost a line"
 
 
 def run_in_thread(call) -> tuple[threading.Thread, list[object]]:
@@ -169,12 +169,21 @@ def test_a_process_of_a_later_time_is_no_more(linux):
         linux.restore("fresh")
         # Its id goes to somebody else now, who must not be ended in its place.
         pid = int(linux.run("sleep 2000 >/dev/null 2>&1 & echo $!").stdout)
-        assert pid < process.pid + 50
         process._process.pid = pid
         process.kill()
         with pytest.raises(ChannelError, match="no longer knows"):
             process.wait()
     assert linux.run(["kill", "-0", str(pid)], check=False).returncode == 0
+
+
+def test_a_checkpoint_that_is_not_done_in_time(linux):
+    before = linux.checkpoints
+    with pytest.raises(WaitTimeout):
+        linux.checkpoint("late", timeout=0.001)
+    assert linux.checkpoints == before
+    assert linux.run("echo well").stdout == "well\n", "the guest did not go on"
+    linux.checkpoint("late")
+    linux.restore("late")
 
 
 @pytest.fixture
