@@ -248,9 +248,9 @@ class Life:
             return str(error)
         return ""
 
-    async def guarded(self, work: Coroutine[Any, Any, T], deadline: Deadline) -> T:
+    async def guarded(self, work: Coroutine[Any, Any, T], deadline: Deadline, *, grace: float = 0.0) -> T:
         """Race `work` against the VM's failures; a channel words its own time-out."""
-        return await race(self.vitals, work, _later(deadline, END_GRACE + 1), even_excused=True)
+        return await race(self.vitals, work, _later(deadline, END_GRACE + 1), even_excused=True, grace=grace)
 
     # -- the end -----------------------------------------------------------------------------------------
 
