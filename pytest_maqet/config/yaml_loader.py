@@ -55,7 +55,7 @@ def load_yaml(
             if handler is not None:
                 handler(builder, event)
     except yaml.YAMLError as error:
-        raise _not_yaml(error, source) from None
+        raise _not_yaml(error, source, limits) from None
     except RecursionError:  # PyYAML's pure parser descends with the nesting
         raise config_error([f"{source.name}: nested too deeply; at most {limits.nesting} levels"]) from None
     return builder.root
@@ -267,13 +267,19 @@ def _with_inherited(node: MappingNode, inherited: list[MappingNode]) -> MappingN
     return merged
 
 
-def _not_yaml(error: yaml.YAMLError, source: Source) -> ConfigError:
+def _not_yaml(error: yaml.YAMLError, source: Source, limits: Limits) -> ConfigError:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     problem = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
     context = getattr(error, "context", None)
     where = place(source, mark.line, mark.column) if mark is not None else source.name
+    if "nesting depth" in problem:  # libyaml has a limit too, and looks ahead further than to ours
+        return config_error([f"{where}: nested too deeply; at most {limits.nesting} levels are allowed"])
     said = f"{problem} ({context})" if context else problem
-    hint = "YAML is indented with spaces, never with tabs" if "\\t" in said or "tab" in said else None
+    hint = None
+    if "\\t" in said or "tab" in said:
+        hint = "YAML is indented with spaces, never with tabs"
+    elif "cannot start any token" in said:
+        hint = "is it a tab? YAML is indented with spaces; text that begins with @, ` or % needs quotes"
     return config_error([f"{where}: not valid YAML: {said}"], hint)
 
 

@@ -80,7 +80,7 @@ def storage_info(vm: MachineCore) -> list[dict[str, Any]]:
 
 
 def _taken(command_line: Path, vm: MachineCore) -> bool:
-    """Whether another VM of that name has saved its own there; one VM saves twice if its teardown fails too."""
+    """Whether another VM of that name saved its own there; one saves twice when its teardown fails too."""
     return command_line.exists() and f"{vm.life.directory.path}/" not in command_line.read_text()
 
 
