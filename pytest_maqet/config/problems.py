@@ -11,6 +11,8 @@ from pytest_maqet.errors import ConfigError
 MOST_SHOWN = 50
 #: After so many faults no more are looked for.
 MOST_KEPT = 1_000
+#: A list of what is allowed is long from so many characters on.
+LONG = 150
 
 
 class Problems:
@@ -29,6 +31,8 @@ class Problems:
     def add(self, where: str, key_path: str, found: str, allowed: str = "", suggestion: str = "") -> None:
         """One fault: `where: key.path: what was found; what is allowed; did you mean 'x'?`.
 
+        A suggestion goes before a list that is so long that nobody would read to its end.
+
         Raises ConfigError with all of them when they are too many to go on.
         """
         self._count += 1
@@ -40,6 +44,8 @@ class Problems:
             self._seen.add((where, found))
         parts = [found, allowed, f"did you mean {suggestion!r}?" if suggestion else ""]
         said = "; ".join(part for part in parts if part)
+        if suggestion and len(allowed) > LONG:
+            said = f"{found}; {parts[2]} {allowed}"
         self._lines.setdefault(": ".join(part for part in (where, key_path, said) if part))
         if len(self._lines) >= MOST_KEPT:
             raise config_error(tuple(self._lines), f"after {MOST_KEPT:,} problems no more were looked for")

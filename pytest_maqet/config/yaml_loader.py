@@ -280,7 +280,11 @@ def _not_yaml(error: yaml.YAMLError, source: Source, limits: Limits) -> ConfigEr
     if problem == _LIBYAML_IS_TOO_DEEP:
         return config_error([f"{where}: {_TOO_DEEP.format(limits.nesting)}"])
     said = f"{problem} ({context})" if context else problem
-    hint = "YAML is indented with spaces, never with tabs" if "\\t" in said or "tab" in said else None
+    hint = None
+    if "\\t" in said or "tab" in said:
+        hint = "YAML is indented with spaces, never with tabs"
+    elif "cannot start any token" in said:
+        hint = "is it a tab? YAML is indented with spaces; text that begins with @, ` or % needs quotes"
     return config_error([f"{where}: not valid YAML: {said}"], hint)
 
 

@@ -13,10 +13,11 @@ T = TypeVar("T")
 class Caller(Protocol):
     """The part of a VM's handle that blocks for its users."""
 
-    def call(self, work: Coroutine[Any, Any, T], deadline: Deadline) -> T:
+    def call(self, work: Coroutine[Any, Any, T], deadline: Deadline, *, grace: float = 0.0) -> T:
         """Run on the loop and block for the value; ends at once when the guest panics or QEMU dies.
 
-        The work keeps to its deadline by itself.
+        The work keeps to its deadline by itself. It has `grace` seconds more after a failure that it may have
+        caused itself.
         """
         ...
 

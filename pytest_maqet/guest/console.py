@@ -12,6 +12,9 @@ from pytest_maqet.guest.commands import CompletedCommand
 from pytest_maqet.guest.prompt_shell import PromptShell
 from pytest_maqet.guest.serial_port import SerialPort
 
+#: How many seconds after a panic a call may still learn that its typing has arrived: it may be the cause.
+TYPED = 0.05
+
 
 class ConsoleOwner(Caller, Protocol):
     """What a console needs of its VM's handle; `name` is the port's."""
@@ -59,7 +62,7 @@ class Console:
         Raises ChannelError when QEMU is gone.
         """
         data = text.encode() if isinstance(text, str) else text
-        self._owner.call(self._port.type(data), self._owner.command_deadline(timeout))
+        self._owner.call(self._port.type(data), self._owner.command_deadline(timeout), grace=TYPED)
 
     def expect(self, pattern: str, timeout: float | None = None, *, since: str = "mark") -> re.Match[str]:
         """Wait for a regular expression, as `vm.wait.console` does, with the same cursor."""

@@ -53,7 +53,7 @@ def save(vm: MachineCore, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     directory = vm.life.directory
     name = vm.config.name
-    if (folder / f"{name}-command-line.txt").exists():  # of another VM of that name
+    if _taken(folder / f"{name}-command-line.txt", vm):
         name = directory.path.name
     saved: list[Path] = []
     sources = [(f"{name}-stderr.log", directory.stderr_log)]
@@ -77,6 +77,11 @@ def save(vm: MachineCore, folder: Path) -> list[Path]:
 def storage_info(vm: MachineCore) -> list[dict[str, Any]]:
     """See `VirtualMachine.storage_info`."""
     return report_storage(vm.life.drives)
+
+
+def _taken(command_line: Path, vm: MachineCore) -> bool:
+    """Whether another VM of that name saved its own there; one saves twice when its teardown fails too."""
+    return command_line.exists() and f"{vm.life.directory.path}/" not in command_line.read_text()
 
 
 def _screenshot(vm: MachineCore, target: Path) -> list[Path]:

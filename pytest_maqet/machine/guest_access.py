@@ -47,9 +47,9 @@ class GuestCalls:
 
     # -- what the handles of guest/ need -------------------------------------------------------------------
 
-    def call(self, work: Coroutine[Any, Any, T], deadline: Deadline) -> T:
-        """Run on the loop and block; ends at once when the guest panics or QEMU dies."""
-        return self._vm.on_loop(self._vm.life.guarded(work, deadline))
+    def call(self, work: Coroutine[Any, Any, T], deadline: Deadline, *, grace: float = 0.0) -> T:
+        """Run on the loop and block; ends when the guest panics or QEMU dies, `grace` seconds later."""
+        return self._vm.on_loop(self._vm.life.guarded(work, deadline, grace=grace))
 
     def command_deadline(self, timeout: float | None) -> Deadline:
         """The deadline of one call; None means `timeouts: command`."""

@@ -228,9 +228,9 @@ class Life:
             return str(error)
         return ""
 
-    async def guarded(self, work: Coroutine[Any, Any, T], deadline: Deadline) -> T:
+    async def guarded(self, work: Coroutine[Any, Any, T], deadline: Deadline, *, grace: float = 0.0) -> T:
         """Race `work` against the VM's failures; a channel words its own time-out."""
-        racing = race(self.vitals, work, _later(deadline, END_GRACE + 1), even_excused=True)
+        racing = race(self.vitals, work, _later(deadline, END_GRACE + 1), even_excused=True, grace=grace)
         return await self._under_way.run(racing)
 
     async def break_off(self) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from textwrap import shorten
 
 import pytest
 
 from pytest_maqet.config import VmConfig
 from pytest_maqet.errors import MaqetError
 from pytest_maqet.session import SESSION, MaqetSession
+
+#: How many characters the header gives to why there is no faster accelerator.
+LONGEST_REASON = 100
 
 
 def pytest_report_header(config: pytest.Config) -> str:
@@ -63,8 +65,16 @@ def _qemu(session: MaqetSession) -> str:
         return str(error).splitlines()[0]
     scale = session.settings.timeout_scale or (TCG_TIMEOUT_SCALE if found.name == "tcg" else 1)
     times = f", timeouts × {scale:g}" if scale != 1 else ""
-    reason = f" ({shorten(found.reason, 100, placeholder=' …')})" if found.reason else ""
+    reason = f" ({_brief(found.reason)})" if found.reason else ""
     return f"QEMU {'.'.join(map(str, caps.version))}, {found.name}{reason}{times}"
+
+
+def _brief(reason: str) -> str:
+    """A reason of one line's length: whole clauses, where it has several."""
+    if len(reason) <= LONGEST_REASON:
+        return reason
+    cut = reason[:LONGEST_REASON]
+    return f"{cut.rpartition(', ')[0] or cut} …"
 
 
 def _typical(configs: list[VmConfig]) -> VmConfig:

@@ -31,7 +31,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         mark_ignored(session.settings.artifacts)
     if not lines:
         return
-    terminalreporter.section("maqet")
+    terminalreporter.write_sep("=", "maqet")  # unlike section() it ends the line of dots
     for line in lines:
         terminalreporter.write_line(line)
 

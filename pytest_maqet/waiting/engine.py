@@ -47,8 +47,9 @@ async def race(
     tolerates: tuple[type[MaqetError], ...] = (),
     *,
     even_excused: bool = False,
+    grace: float = 0.0,
 ) -> T:
-    """The value of `work`, unless the deadline or a failure of the VM comes first.
+    """The value of `work`, unless the deadline or a failure of the VM comes first (by `grace` seconds).
 
     Raises TimeoutError at the deadline; the failure's own error when the guest panics or QEMU dies. Where
     `work` is done in the same moment as the failure, it wins: what was awaited did happen.
@@ -60,6 +61,8 @@ async def race(
         if failing.done() and not task.done():
             for _ in range(3):  # let the work take one last look at what came before the failure
                 await asyncio.sleep(0)
+            if grace and not task.done():
+                await asyncio.wait({task}, timeout=grace)
         # A command that broke because QEMU died a moment ago is told as QEMU's death.
         if task.done() and task.exception() is not None and not failing.done():
             await asyncio.wait({failing}, timeout=0.02)

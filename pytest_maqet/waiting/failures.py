@@ -14,6 +14,9 @@ from pytest_maqet.guest.console_log import ConsoleLog
 #: An unfinished line counts as finished after this many seconds without more output.
 SETTLE = 0.02
 
+#: What a guest does not go on after, by the failures' names; a pattern says no more than that it was seen.
+_FINAL = ("pvpanic", "panic", "died")
+
 
 @dataclass
 class Failure:
@@ -84,7 +87,7 @@ class FailureWatch:
     def mark(self) -> None:
         """A new test begins: what was before it is not its failure, unless the VM is still in that state."""
         self._since_mark = []
-        self._current = [failure for failure in self._current if failure.name in ("pvpanic", "panic", "died")]
+        self._current = [failure for failure in self._current if failure.name in _FINAL]
 
     def skip(self, console: ConsoleLog) -> None:
         """What this console has said so far is not looked at."""
@@ -206,12 +209,15 @@ class FailureWatch:
     ) -> Failure | None:
         """The failure that ends waits now, but for kinds in `tolerates`; QEMU's death goes before a panic.
 
-        `even_excused` is for what can never complete after it, as a command that runs in the guest.
+        `even_excused` is for what can never complete after it, as a command that runs in the guest. A pattern
+        that was expected is over with its `expecting` block.
         """
+        caught = [failure for expectation in self._expectations for failure in expectation.caught]
         open_ones = [
             failure
             for failure in self._current
-            if (even_excused or not failure.excused) and not issubclass(failure.kind, tolerates)
+            if (not failure.excused or (even_excused and (failure.name in _FINAL or failure in caught)))
+            and not issubclass(failure.kind, tolerates)
         ]
         return next((f for f in open_ones if f.kind is QemuDied), open_ones[0] if open_ones else None)
 

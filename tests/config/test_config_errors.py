@@ -22,8 +22,7 @@ def problems(tmp_path: Path, text: str) -> tuple[str, ...]:
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ("memroy: 1G", "m.yaml:1:13: vms.web.memroy: unknown key; allowed are image, kernel,"),
-        ("memroy: 1G", "; did you mean 'memory'?"),
+        ("memroy: 1G", "m.yaml:1:13: vms.web.memroy: unknown key; did you mean 'memory'? allowed are image, kernel,"),
         ("args: [x]", "did you mean 'arguments'?"),
         ("memory: 256Q", "m.yaml:1:21: vms.web.memory: found '256Q'; allowed is a size such as 256M, 1G or a number of bytes"),
         ("memory: [1G]", "vms.web.memory: found a list; allowed is a size"),
@@ -44,7 +43,7 @@ def problems(tmp_path: Path, text: str) -> tuple[str, ...]:
         ("cpu: {count: true}", "vms.web.cpu.count: found true; allowed is a whole number"),
         ("scope: functoin", "vms.web.scope: found 'functoin'; allowed are function, class, module, package, session, run; did you mean 'function'?"),
         ("accel: xen", "vms.web.accel: found 'xen'; allowed are auto, kvm, hvf, tcg"),
-        ("arch: amd64", "vms.web.arch: found 'amd64'; allowed are aarch64,"),
+        ("arch: amd64", "vms.web.arch: found 'amd64'; did you mean 'x86_64'? allowed are aarch64,"),
         ("arch: amd64", "did you mean 'x86_64'?"),
         ("image: builtin:linxu", "there is no builtin guest 'linxu'; allowed are builtin:linux, builtin:nano; did you mean 'builtin:linux'?"),
         ("image: 'https://x/y'", "found 'https://x/y'; a download needs a checksum: {url: …, sha256: …}"),

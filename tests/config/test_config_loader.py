@@ -120,3 +120,8 @@ def test_all_unset_variables_are_named() -> None:
         "x.yaml:1:4: a: environment variable 'X' is not set; set it, or write '${X:-default}'",
         "x.yaml:2:8: c: environment variable 'Y' is not set; set it, or write '${Y:-default}'",
     )
+
+
+def test_a_tab_is_told_as_such(pure: bool) -> None:
+    with pytest.raises(ConfigError, match=r"x\.yaml:2:1: not valid YAML: [\s\S]*tab"):
+        load("vms:\n\tweb: {}\n", pure=pure)

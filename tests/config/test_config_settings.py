@@ -83,7 +83,7 @@ def test_values_are_yaml(file: Path) -> None:
         ("vms=1", "vms: no VM is named; there are web, store"),
         (
             "vms.web.memroy=1G",
-            "--maqet-set vms.web.memroy=1G: vms.web.memroy: unknown key; allowed are image,",
+            "--maqet-set vms.web.memroy=1G: vms.web.memroy: unknown key; did you mean 'memory'?",
         ),
         (
             "vms.web.memory=1X",
@@ -140,7 +140,7 @@ def test_without_overrides_it_is_the_same_vm(config: Config) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"memroy": "1G"}, "marker of test_x: vms.web.memroy: unknown key; allowed are image"),
+        ({"memroy": "1G"}, "marker of test_x: vms.web.memroy: unknown key; did you mean 'memory'?"),
         ({"memory": "x"}, "marker of test_x: vms.web.memory: found 'x'; allowed is a size"),
         ({"cpu.count": 0}, "marker of test_x: vms.web.cpu.count: found 0 (int); allowed is 1 or more"),
         ({"cpu.cuont": 1}, "vms.web.cpu.cuont: unknown key; allowed are model, count; did you mean 'count'?"),

@@ -60,7 +60,7 @@ class Owner:
         self._loop = loop
         self._rig = rig
 
-    def call(self, work, _deadline):
+    def call(self, work, _deadline, *, grace=0.0):
         return self._loop.run(work)
 
     def command_deadline(self, timeout):

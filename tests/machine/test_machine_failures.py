@@ -107,6 +107,14 @@ def test_expecting_a_console_pattern(boot):
     assert vm.unseen_failure() is None
 
 
+def test_after_an_expected_pattern_the_guest_can_be_talked_to(boot):
+    vm = boot()
+    with vm.expecting(fail_on="echo: BUG.*"):
+        say(vm, "BUG 17")
+    say(vm, "fine")
+    vm.wait.console("echo: fine", timeout=5)
+
+
 def test_an_expectation_goes_on_over_a_restart(boot):
     vm = boot()
     with vm.expecting(fail_on="echo: BUG.*") as caught:

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from pytest_maqet import CommandError, CommandTimeout, NotSupported, WaitTimeout
+from pytest_maqet import ChannelError, CommandError, CommandTimeout, NotSupported, WaitTimeout
 
 
 def test_run(marked_linux):
@@ -105,3 +105,10 @@ def test_reboot_asks_the_guest(boot):
     vm.run("touch /tmp/before")
     vm.reboot()
     assert vm.run("ls /tmp/before", check=False).returncode != 0, "the guest did not reboot"
+
+
+def test_a_command_ends_at_once_when_the_agent_closes_its_port(boot):
+    vm = boot("builtin:linux", timeouts={"command": 60})
+    with pytest.raises(ChannelError, match="agent has closed its port while it ran a command"):
+        vm.run("killall qemu-ga; sleep 4711")  # its time-out would be a CommandTimeout
+    assert vm.run("echo still here").stdout == "still here\n", "the next command found no channel"

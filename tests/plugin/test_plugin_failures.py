@@ -70,6 +70,44 @@ def test_a_failed_test_shows_its_vms(suite, workers):
     assert {"nano-console-main.log", "nano-command-line.txt"} <= kept, f"artifacts: {kept}"
 
 
+def test_a_failed_tests_screen_is_kept_where_there_is_one(suite):
+    suite.yaml("vms: {seen: {image: builtin:nano, memory: 16M, vga: std}, blind: {image: builtin:nano}}")
+    suite.tests("def test_it(seen, blind): assert False")
+    suite.run().assert_outcomes(failed=1)
+    pictures = list((suite.path / ".maqet/artifacts").glob("*test_it*/*.png"))
+    assert [path.name for path in pictures] == ["seen-screen.png"]
+    data = pictures[0].read_bytes()
+    assert data.startswith(b"\x89PNG\r\n\x1a\n")
+    width, height = int.from_bytes(data[16:20]), int.from_bytes(data[20:24])
+    assert width >= 640, f"a picture of {width} × {height}"
+    assert height >= 400, f"a picture of {width} × {height}"
+
+
+def test_two_vms_of_one_name_keep_their_evidence_apart(suite):
+    suite.tests(
+        """
+        import pytest
+
+        @pytest.fixture
+        def bad_end(nano):
+            yield
+            assert False, "a second failure of the same test"
+
+        def test_it(vm_factory, nano, bad_end):
+            other = vm_factory("nano")
+            for vm, word in ((nano, "one"), (other, "two")):
+                vm.console.send(word + "\\n")
+                vm.wait.console(f"echo: {word}")
+            assert False
+        """
+    )
+    result = suite.run()
+    result.assert_outcomes(failed=1, errors=1)
+    logs = list((suite.path / ".maqet/artifacts").glob("*test_it*/*-console-main.log"))
+    said = sorted(path.read_bytes().count(b"echo: one") for path in logs)
+    assert said == [0, 1], f"one log for each of the two VMs, got {[path.name for path in logs]}"
+
+
 def test_artifacts_of_an_earlier_run_go(suite):
     suite.tests("import os\ndef test_it(nano): assert not os.environ.get('FAIL')")
     folder = suite.path / "kept"

@@ -99,6 +99,27 @@ def test_vms_of_different_names_start_at_the_same_time_on_different_workers(suit
     assert max(one["began"], other["began"]) < min(one["ready"], other["ready"]), "they did not overlap"
 
 
+def test_a_worker_that_joined_knows_the_disks(suite):
+    suite.yaml(
+        "vms:\n  shared: {image: builtin:nano, memory: 16M, scope: run, storage: [{name: data, size: 1M}]}\n"
+    )
+    suite.tests(
+        """
+        import json, os
+        from pathlib import Path
+
+        def test_it(shared):
+            worker = os.environ["PYTEST_XDIST_WORKER"]
+            Path(f"disks-{worker}.json").write_text(json.dumps(shared.storage_info(), default=str))
+        """
+    )
+    suite.run("-n2", "--dist=each").assert_outcomes(passed=2)
+    one, other = (json.loads(path.read_text()) for path in suite.path.glob("disks-*.json"))
+    assert one == other, "two workers are told different things of one VM"
+    assert {"root", "data"} == {row["name"] for row in one}
+    assert all(row["exists"] for row in one), one
+
+
 def test_power_calls_need_exclusive_use(suite):
     suite.yaml(SHARED)
     suite.tests(

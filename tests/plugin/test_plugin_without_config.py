@@ -41,6 +41,8 @@ def test_a_fixture_says_that_there_is_no_configuration(suite, fixture):
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*there is no maqet configuration*maqet.yaml*", "hint: *"])
     result.stdout.no_fnmatch_line("*session.py*")
+    told = result.stdout.str().count("neither maqet.yaml nor maqet.yml")
+    assert told == 1, f"it is told {told} times"
 
 
 def test_markers_are_known_without_a_configuration(suite):
