@@ -32,8 +32,8 @@ def measure() -> Figures:
         before = _here()
         pids = start(VMS)
         after = _here()
-        keepers = [_memory(_parent(pid)) for pid in pids]
-        qemus = [_memory(pid) for pid in pids]
+        keepers = [memory_of(_parent(pid)) for pid in pids]
+        qemus = [memory_of(pid) for pid in pids]
     grown = [(late - early) / VMS for early, late in zip(before, after, strict=True)]
     return Figures(
         ("per VM", "PSS", "private"),
@@ -52,10 +52,10 @@ def measure() -> Figures:
 def _here() -> tuple[float, float, int, int]:
     """PSS, private memory, threads and descriptors of this process."""
     gc.collect()
-    return *_memory(os.getpid()), threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))
+    return *memory_of(os.getpid()), threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))
 
 
-def _memory(pid: int) -> tuple[float, float]:
+def memory_of(pid: int) -> tuple[float, float]:
     """PSS and private memory of a process, in bytes."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
     sizes = {name: int(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in lines)}

@@ -18,12 +18,15 @@ from pathlib import Path
 
 import boot_cost
 import checkpoint_cost
+import clone_cost
+import clone_memory
 import config_scale
 import failure_latency
 import idle_cost
 import machine_description
 import memory_cost
 import parallel_starts
+import suite_cost
 
 PAGE = Path(__file__).parents[2] / "docs" / "performance.md"
 
@@ -36,6 +39,10 @@ BENCHMARKS = {
     "parallel": parallel_starts.measure,
     "memory": memory_cost.measure,
     "latency": failure_latency.measure,
+    "clones": clone_cost.measure,
+    "sizes": clone_cost.measure_sizes,
+    "suite": suite_cost.measure,
+    "sharing": clone_memory.measure,
     "checkpoints": checkpoint_cost.measure,
 }
 
