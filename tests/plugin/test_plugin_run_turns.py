@@ -199,3 +199,36 @@ def test_it(shared):
     for worker in ("gw0", "gw1"):
         assert f"test_it.py::test_it on {worker}" in lines[0], "one of the two is not named"
     assert " or " in lines[0]
+
+
+def test_who_waits_too_long_for_a_start_is_told_whose_it_is(suite):
+    suite.yaml(
+        "vms:\n  shared:\n    image: builtin:nano\n    scope: run\n    timeouts: {lock: 1}\n"
+        "    ready: [{call: 'conditions:slow', timeout: 60}]\n"
+    )
+    suite.file(
+        "conditions.py",
+        f"""{PARTS}
+def slow(vm):
+    tell("starting")
+    wait("told")
+    return True
+""",
+    )
+    suite.conftest("import sys\nsys.path.insert(0, '.')\n")
+    suite.tests(
+        f"""{PARTS}
+from pytest_maqet import LockTimeout
+
+if FIRST:
+    def test_it(shared): pass
+else:
+    def test_it(request):
+        wait("starting")
+        with pytest.raises(LockTimeout, match="gw0, test_it.py::test_it") as caught:
+            request.getfixturevalue("shared")
+        assert "start of the run-scoped VM 'shared'" in str(caught.value)
+        tell("told")
+"""
+    )
+    suite.run("-n2", "--dist=each", "--maqet-timeout-scale=1").assert_outcomes(passed=2)
