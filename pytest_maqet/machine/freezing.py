@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from pytest_maqet.config import VmConfig
 from pytest_maqet.deadline import Deadline
 from pytest_maqet.errors import MaqetError
+from pytest_maqet.guest.commands import CommandRequest
 from pytest_maqet.loop import LoopThread
 from pytest_maqet.machine.drives import make_drives
 from pytest_maqet.machine.host import Host
@@ -55,6 +56,10 @@ def access_of(vm: MachineCore, deadline: Deadline) -> Access:
     if life.picked_channel is None and life.has_channels() and life.vitals.exit is None:
         with suppress(MaqetError):  # a guest without one is frozen all the same
             vm.on_loop(life.channel(deadline.within(CHANNEL_SECONDS * deadline.scale)))
+    if life.picked_channel is not None:
+        # Once, so that in each clone what runs a command is in memory, linked and looked up already.
+        with suppress(MaqetError):
+            vm.on_loop(life.run(CommandRequest("true"), deadline))
     wake = way_to_wake(life)
     vm.on_loop(settle(life, wake, deadline))
     return Access(life.picked_channel, wake)
