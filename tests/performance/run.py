@@ -1,6 +1,6 @@
 """Runs the benchmarks and prints their figures.
 
-    python tests/performance/run.py                    all of them, in less than four minutes
+    python tests/performance/run.py                    all of them, in less than eight minutes
     python tests/performance/run.py boot idle          some of them
     python tests/performance/run.py --write            and puts the figures into docs/performance.md
 
@@ -24,6 +24,7 @@ import idle_cost
 import machine_description
 import memory_cost
 import parallel_starts
+import peer_suites
 
 PAGE = Path(__file__).parents[2] / "docs" / "performance.md"
 
@@ -37,6 +38,7 @@ BENCHMARKS = {
     "memory": memory_cost.measure,
     "latency": failure_latency.measure,
     "checkpoints": checkpoint_cost.measure,
+    "peers": peer_suites.measure,
 }
 
 
