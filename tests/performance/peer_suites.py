@@ -75,7 +75,7 @@ class Bench:
         result = self.scratch / "times.json"
         result.unlink(missing_ok=True)
         command = [str(self.pythons[suite]), "-m", "pytest", "-p", "no:cacheprovider", "-p", "report_times"]
-        command += [*OPTIONS[suite], "-n", str(workers), "fresh_guests.py"]
+        command += [*OPTIONS[suite], "-n", str(workers), f"{suite}_guests.py"]
         own = {"PEER_TESTS": str(tests), "PEER_TIMES": str(result)}
         started = time.perf_counter()
         done = subprocess.run(
