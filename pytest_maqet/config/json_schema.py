@@ -11,6 +11,8 @@ from pytest_maqet.config.vm_model import VmConfig
 
 #: What each key of a VM means, in a line.
 DESCRIPTIONS = {
+    "prepare": "What is done in the guest once it is ready, before it is frozen",
+    "after_clone": "Commands that each clone runs before a test has it",
     "extends": "The VM whose keys lie under this one's",
     "image": "A disk image: a path, builtin:linux, builtin:nano, or {url, sha256 or sha512}; never written",
     "kernel": "Kernel image to boot directly",

@@ -7,22 +7,25 @@ scope, `fail_on`, the test's time-outs, forwards, the VM's name.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from pytest_maqet.config import BuiltinImage, PrepareStep, RemoteImage, VmConfig
-from pytest_maqet.errors import StartError
+from pytest_maqet.config import PrepareStep, RemoteImage, VmConfig
+from pytest_maqet.errors import ConfigError, StartError
+from pytest_maqet.qemu.quoting import split_option
 from pytest_maqet.storage.images import BaseImage, backing_chain, probe_image
 from pytest_maqet.templates.manifest import FORM
 
 #: Names of the keys of a VM that act in the guest before it is frozen, beside those on the command line.
-_ACTING = ("ready", "guest", "serial")
+_ACTING = ("ready", "guest", "serial", "storage")
 _CPU_FACTS = ("vendor_id", "model name", "flags", "microcode")
 
 
@@ -41,6 +44,7 @@ def machine_key(
         "guest": guest,
         "files": [_state(path) for path in _files(config)],
         "prepare": [_step(step) for step in config.prepare],
+        "raw files": [_state(path) for path in _raw_files(config)],
         **{name: _dumped(config, name) for name in _ACTING},
     }
     if isinstance(config.image, RemoteImage):
@@ -50,20 +54,57 @@ def machine_key(
     return _digest(facts)
 
 
-def prepared_key(
-    base: str, function: Callable[..., object] | None, parts: Sequence[Any], overrides: Sequence[Any] = ()
-) -> str:
+def prepared_key(base: str, function: Callable[..., object] | None, parts: Sequence[Any]) -> str:
     """The key of a template that a function of the suite's prepares, on top of the machine's own key.
 
-    `parts` are what the suite says that the outcome depends on; the function's source counts as well.
+    `parts` are what the suite says that the outcome depends on. The function counts with its source, its
+    defaults and what it closes over; a `functools.partial` with its arguments. Raises ConfigError for what has
+    no lasting form: a function without source, a value whose `repr` is its address.
     """
-    source = ""
-    if function is not None:
-        try:
-            source = inspect.getsource(function)
-        except (OSError, TypeError):  # made by exec, or no plain function: then its name has to do
-            source = getattr(function, "__qualname__", repr(type(function)))
-    return _digest({"base": base, "function": source, "parts": [repr(part) for part in (*parts, *overrides)]})
+    return _digest(
+        {"base": base, "function": _function(function), "parts": [_lasting(part) for part in parts]}
+    )
+
+
+def _function(function: Callable[..., object] | None) -> Any:
+    if function is None:
+        return None
+    if isinstance(function, functools.partial):
+        keywords = {name: _lasting(value) for name, value in function.keywords.items()}
+        return [_function(function.func), [_lasting(value) for value in function.args], keywords]
+    bound = getattr(function, "__self__", None)
+    plain = getattr(function, "__func__", function)
+    try:
+        source = inspect.getsource(plain)
+    except (OSError, TypeError):
+        raise ConfigError(
+            f"what prepares a template must be a function with a source that can be read, got {function!r}",
+            hint="a function of a module, or functools.partial of one",
+        ) from None
+    cells = [_lasting(cell.cell_contents) for cell in getattr(plain, "__closure__", None) or ()]
+    defaults = [_lasting(value) for value in getattr(plain, "__defaults__", None) or ()]
+    return [source, defaults, cells, None if bound is None else _lasting(bound)]
+
+
+def _lasting(value: Any) -> Any:
+    """A value in a form that is the same in every process."""
+    if inspect.isfunction(value) or inspect.ismethod(value) or isinstance(value, functools.partial):
+        return _function(value)
+    if isinstance(value, (set, frozenset)):
+        return sorted(repr(_lasting(item)) for item in value)
+    if isinstance(value, Mapping):
+        return {str(key): _lasting(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_lasting(item) for item in value]
+    if inspect.ismodule(value) or inspect.isclass(value):
+        return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', value.__name__)}"
+    said = repr(value)
+    if re.search(r" at 0x[0-9a-f]+", said):
+        raise ConfigError(
+            f"the key of a template cannot have {said} in it: that is another text in each process",
+            hint="put what matters of it into `key=` as text or numbers",
+        )
+    return said
 
 
 def _dumped(config: VmConfig, name: str) -> Any:
@@ -88,6 +129,14 @@ def _files(config: VmConfig) -> Iterator[Path]:
             yield path
         else:
             yield from (image.path for image in backing_chain(_probed(path)))
+
+
+def _raw_files(config: VmConfig) -> Iterator[Path]:
+    """Files of this host that raw arguments name."""
+    for argument in config.arguments:
+        for _key, value in split_option(argument.value or ""):
+            if value.startswith("/") and Path(value).is_file():
+                yield Path(value)
 
 
 def _probed(path: Path) -> BaseImage:
@@ -133,9 +182,9 @@ def content_digest(path: Path) -> str:
     digest = hashlib.sha256()
     try:
         for file in _tree(path):
-            found = file.lstat()
+            found = file.lstat() if file != path else file.stat()  # a link that is named itself is followed
             digest.update(f"{file.relative_to(path)}\0{found.st_mode:o}\0".encode(errors="surrogateescape"))
-            if file.is_symlink():
+            if file.is_symlink() and file != path:
                 digest.update(os.fsencode(file.readlink()))
             elif file.is_file():
                 with file.open("rb") as content:
@@ -160,11 +209,6 @@ def host_cpu() -> str:
         return ""
     lines = [line for line in first.splitlines() if line.partition("\t")[0].strip() in _CPU_FACTS]
     return _digest(lines)
-
-
-def embedded_identity(config: VmConfig, identity: str | None) -> str | None:
-    """The embedded guest's identity, where the VM's image is one."""
-    return identity if isinstance(config.image, BuiltinImage) else None
 
 
 def _digest(value: Any) -> str:

@@ -14,7 +14,7 @@ from pytest_maqet.qemu.inputs import Drive
 
 MANIFEST = "manifest.json"
 #: Raised whenever the files or their meaning change.
-FORM = 1
+FORM = 2
 #: The files of a template beside its disks and console logs.
 RAM, STATE = "memory.ram", "machine.state"
 

@@ -2,10 +2,12 @@
 
 import hashlib
 import subprocess
+from functools import partial
 
 import pytest
 
 from pytest_maqet import ChannelError, CommandError, CommandTimeout, NotSupported, WaitTimeout
+from pytest_maqet.machine.starting import new_life
 
 
 def test_run(marked_linux):
@@ -94,7 +96,8 @@ def test_disks_are_overlays_and_survive_a_restart(boot, tmp_path):
     vm.start()
     assert vm.run("head -n1 /dev/vda").stdout == "kept\n", "start() boots from the current disks"
     assert hashlib.sha256(base.read_bytes()).digest() == before, "the base image was written"
-    vm.relaunch()
+    vm.relaunch(partial(new_life, vm.config, vm.host))
+    vm.wait_ready()
     assert vm.run("head -c4 /dev/vda", encoding=None).stdout == b"\0\0\0\0", "a relaunched VM is pristine"
     [row] = vm.storage_info()
     assert (row["name"], row["format"], row["exists"]) == ("data", "qcow2", True)

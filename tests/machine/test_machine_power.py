@@ -3,10 +3,12 @@
 import os
 import signal
 import time
+from functools import partial
 
 import pytest
 
 from pytest_maqet import Exit, NotSupported, QemuDied, WaitTimeout
+from pytest_maqet.machine.starting import new_life
 
 
 def test_a_booted_vm_runs(boot):
@@ -148,7 +150,8 @@ def test_relaunch_puts_a_fresh_qemu_behind_the_same_handle(boot):
     before = vm.pid, vm.workdir
     os.kill(vm.pid, signal.SIGKILL)
     vm.wait.exit()
-    vm.relaunch()
+    vm.relaunch(partial(new_life, vm.config, vm.host))
+    vm.wait_ready()
     assert vm.health() is None
     assert (vm.pid, vm.workdir) != before
 

@@ -1,6 +1,6 @@
 """Runs the benchmarks and prints their figures.
 
-    python tests/performance/run.py                    all of them, in less than four minutes
+    python tests/performance/run.py                    all of them, in less than eight minutes
     python tests/performance/run.py boot idle          some of them
     python tests/performance/run.py --write            and puts the figures into docs/performance.md
 
@@ -26,6 +26,7 @@ import idle_cost
 import machine_description
 import memory_cost
 import parallel_starts
+import peer_suites
 import suite_cost
 
 PAGE = Path(__file__).parents[2] / "docs" / "performance.md"
@@ -44,6 +45,7 @@ BENCHMARKS = {
     "suite": suite_cost.measure,
     "sharing": clone_memory.measure,
     "checkpoints": checkpoint_cost.measure,
+    "peers": peer_suites.measure,
 }
 
 

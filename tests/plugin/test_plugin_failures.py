@@ -166,7 +166,7 @@ def test_a_shared_vm_left_unusable_is_replaced_and_the_culprit_named(suite, dama
     result = suite.run()
     result.assert_outcomes(passed=4)
     result.stdout.fnmatch_lines(
-        ["*2 VM starts: 1 booted, 1 replaced*", "store was unusable after *test_culprit: *"]
+        ["*2 VM starts: 2 cloned*1 in place of an unusable one*", "store was unusable after *test_culprit: *"]
     )
     assert suite.left_over() == []
 

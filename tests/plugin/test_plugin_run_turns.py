@@ -126,7 +126,7 @@ def test_after(shared):
     assert len(lines) == 1, f"one culprit, told once: {lines}"
     assert "after test_it.py::test_culprit on gw0: " in lines[0]
     assert len(list(suite.path.glob("pid-*"))) == 1, "both go on with one VM"
-    result.stdout.fnmatch_lines(["*1 replaced*"])
+    result.stdout.fnmatch_lines(["*in place of an unusable one*"])
     assert suite.left_over() == []
 
 

@@ -42,7 +42,7 @@ def test_one_that_fails_does_not_take_the_others_with_it(suite):
     suite.tests("def test_both(good, bad): pass\ndef test_good(good): assert good.status == 'running'\n")
     result = suite.run("--maqet-timeout-scale=1")
     result.assert_outcomes(errors=1, passed=1)
-    result.stdout.fnmatch_lines(["*2 VM starts: 1 booted, 1 failed*"])
+    result.stdout.fnmatch_lines(["*2 VM starts: 1 cloned, 1 failed*"])
     assert suite.left_over() == []
 
 
@@ -117,11 +117,11 @@ def test_a_named_accelerator_that_does_not_work_is_a_usage_error(suite, workers)
 def test_the_summary_lists_the_slowest_and_is_quiet_when_asked(suite):
     suite.tests("def test_a(nano): pass\ndef test_b(nano, store): pass\n")
     suite.run("--maqet-durations=2").stdout.fnmatch_lines(
-        ["*= maqet =*", "3 VM starts: 3 booted; slowest *", "* s  boot *", "* s  boot *"]
+        ["*= maqet =*", "3 VM starts: 3 cloned*; slowest *", "* s  clone *", "* s  clone *"]
     )
     assert "VM starts" not in suite.run("-q").stdout.str()
     workers = suite.run("-n2")
-    workers.stdout.fnmatch_lines(["3 VM starts: 3 booted*"])
+    workers.stdout.fnmatch_lines(["3 VM starts: 3 cloned*"])
 
 
 def test_the_header_says_what_is_true(suite):
