@@ -19,6 +19,10 @@ from pytest_maqet.errors import MaqetError
 T = TypeVar("T")
 
 
+#: How long a cancelled coroutine may take to clear up, in seconds.
+_UNWINDING = 2.0
+
+
 class LoopThread:
     """An asyncio loop that runs in a thread of its own, from `go_on` to `rest` or `close`."""
 
@@ -55,11 +59,22 @@ class LoopThread:
         except BaseException:
             coroutine.close()
             raise
-        future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+        ended = threading.Event()
+
+        async def work() -> T:
+            try:
+                return await coroutine
+            finally:
+                ended.set()
+
+        future = asyncio.run_coroutine_threadsafe(work(), self.loop)
         try:
             return future.result()
         except BaseException:
-            future.cancel()
+            if future.cancel():
+                ended.wait(
+                    _UNWINDING
+                )  # connections are closed in order before anybody ends what they lead to
             raise
 
     def check_usable(self) -> None:

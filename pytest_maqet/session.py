@@ -186,9 +186,7 @@ class MaqetSession:
     def _tell_manager(self, manager: Manager) -> None:
         if self.item is None:
             return
-        manager.test = self.item.nodeid
-        manager.retrying = attempt(self.item) > 1
-        manager.artifacts = self.artifacts_of(self.item)
+        manager.begin(self.item.nodeid, self.artifacts_of(self.item), again=attempt(self.item) > 1)
 
     def artifacts_of(self, item: pytest.Item) -> Path:
         """The folder for what is kept of this test; each attempt has its own."""

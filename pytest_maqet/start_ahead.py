@@ -10,7 +10,7 @@ import pytest
 from pytest_maqet.errors import MaqetError
 from pytest_maqet.markers import MARKED_FIXTURES, Choice
 from pytest_maqet.session import MaqetSession
-from pytest_maqet.vm_selection import choice_for, end_with_scope, fixture_names_in, wanted_vm
+from pytest_maqet.vm_selection import choice_for, end_with_scope, fixture_names_in, uses, wanted_vm
 
 if TYPE_CHECKING:
     from pytest_maqet.management.wishes import Wanted
@@ -41,8 +41,8 @@ def start_together(session: MaqetSession, item: pytest.Item, fixtures: tuple[str
 def prepare_next(session: MaqetSession, item: pytest.Item | None) -> None:
     """Let spares be made for a test, while the one before it runs; None: there is no other one."""
     manager = session.started
-    if manager is None:
-        return
+    if manager is None or session.item is None or not any(uses(session.item, live) for live in manager.lives):
+        return  # a test without a VM runs in a process without threads of ours
     fixtures: tuple[str, ...] = tuple(getattr(item, "fixturenames", ()))
     manager.want_next(_all_wanted(session, item, fixtures) if item is not None else [])
 

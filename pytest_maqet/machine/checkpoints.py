@@ -18,6 +18,7 @@ from typing import Any
 
 from pytest_maqet.deadline import Deadline
 from pytest_maqet.errors import GuestPanic, MaqetError, NotSupported, QemuDied, QMPCommandError, WaitTimeout
+from pytest_maqet.guest.wake_port import WakeAnswer
 from pytest_maqet.machine.checkpoint_book import Checkpoint, CheckpointBook
 from pytest_maqet.machine.jobs import run_job
 from pytest_maqet.machine.life import Life
@@ -85,8 +86,10 @@ async def take(life: Life, name: str, deadline: Deadline) -> None:
                 await life.execute("cont", None, _afterwards(life, deadline))
 
 
-async def load(life: Life, name: str, deadline: Deadline) -> Checkpoint:
+async def load(life: Life, name: str, deadline: Deadline) -> tuple[Checkpoint, str]:
     """Put memory, devices and disks back to checkpoint `name`; the guest stands still, `go_on` is the rest.
+
+    Returns the checkpoint, and how the guest can be woken.
 
     What is under way in the guest ends with ChannelError. Raises MaqetError for a name that is not there,
     QemuDied when the process with the checkpoint is gone, QMPCommandError when QEMU could not load it.
@@ -94,6 +97,7 @@ async def load(life: Life, name: str, deadline: Deadline) -> Checkpoint:
     checkpoint = book_of(life).find(name, life.config.name)
     if life.vitals.exit is not None:
         raise _gone(life, name)
+    wake = way_to_wake(life)
     await life.execute("stop", None, deadline)
     await life.break_off()
     if await life.run_state(deadline) in _NEED_RESET:
@@ -111,13 +115,12 @@ async def load(life: Life, name: str, deadline: Deadline) -> Checkpoint:
             hint="the guest may be half restored, so it was left paused: vm.restore(…) another checkpoint, "
             "or vm.reset() and vm.resume(); were devices added or removed since the checkpoint?",
         ) from None
-    return checkpoint
+    return checkpoint, wake
 
 
-async def go_on(life: Life, checkpoint: Checkpoint, deadline: Deadline) -> None:
+async def go_on(life: Life, checkpoint: Checkpoint, wake: str, deadline: Deadline) -> WakeAnswer | None:
     """Let the guest run if it ran at its checkpoint, with the host's clock and random numbers of its own."""
-    if checkpoint.running:
-        await awaken(life, way_to_wake(life), deadline)
+    return await awaken(life, wake, deadline) if checkpoint.running else None
 
 
 def _afterwards(life: Life, deadline: Deadline) -> Deadline:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pytest_maqet.config import VmConfig
 from pytest_maqet.deadline import Deadline
+from pytest_maqet.errors import QemuDied, StartError
 from pytest_maqet.loop import LoopThread
 from pytest_maqet.machine.host import Host
 from pytest_maqet.machine.life import Life
@@ -18,7 +19,7 @@ from pytest_maqet.machine.removal import remove_tree
 from pytest_maqet.machine.starting import Launch
 from pytest_maqet.machine.waking import PORT
 from pytest_maqet.qemu.events import Mailbox
-from pytest_maqet.qemu.inputs import Drive, Ram
+from pytest_maqet.qemu.inputs import Drive
 from pytest_maqet.runs.leases import Lease
 from pytest_maqet.runs.vm_directory import VmDirectory
 from pytest_maqet.templates.manifest import Damaged
@@ -49,12 +50,15 @@ def cloned_life(
         life.expect_channel(frozen.manifest.channel)
         life.vitals.wake_listens = frozen.manifest.wake == PORT
         await life.reach()
-        await load_state(life, state, deadline)
+        try:
+            await load_state(life, [state], deadline)
+        except (StartError, QemuDied) as error:
+            raise Damaged(f"QEMU did not take the state in {frozen.path}: {error.message}") from None
 
     try:
         _copy_logs(frozen, directory)
         drives = tuple(_drives(frozen, directory))
-        ram = Ram(frozen.ram, frozen.manifest.memory, shared=False)
+        ram = plan.ram(frozen.ram, shared=False)
         launch = Launch(
             plan,
             host,

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_maqet.errors import MaqetError
+from pytest_maqet.qemu.events import Event
 from pytest_maqet.storage.report import storage_info as report_storage
+from pytest_maqet.waiting.vitals import Vitals
 
 if TYPE_CHECKING:
     from pytest_maqet.machine.core import MachineCore
@@ -32,7 +34,7 @@ def report_sections(vm: MachineCore) -> list[tuple[str, str]]:
             for key, log in vitals.consoles.items()
             if (tail := log.tail(CONSOLE_LINES))
         ]
-        events = "\n".join(_event_line(event.message) for event in vitals.mailbox.since(0)[-EVENTS:])
+        events = "\n".join(_event_line(event.message) for event in _told(vitals)[-EVENTS:])
         if events:
             sections.append((f"QMP events of {name}", events))
         if said := vitals.stderr_tail():
@@ -92,6 +94,11 @@ def _screenshot(vm: MachineCore, target: Path) -> list[Path]:
     with suppress(MaqetError, TimeoutError):
         vm.on_loop(vm.life.execute("screendump", arguments, deadline))
     return [target] if target.exists() else []
+
+
+def _told(vitals: Vitals) -> list[Event]:
+    """Events that say something of the guest; how a clone was loaded does not."""
+    return [event for event in vitals.mailbox.since(0) if event.name != "MIGRATION"]
 
 
 def _event_line(message: Any) -> str:

@@ -9,6 +9,7 @@ import hashlib
 import os
 import shutil
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,10 +28,11 @@ from pytest_maqet.machine.plan import Plan, plan_for
 from pytest_maqet.machine.removal import remove_tree
 from pytest_maqet.machine.starting import Launch, cont
 from pytest_maqet.machine.waking import settle, way_to_wake
-from pytest_maqet.qemu.inputs import Drive, Ram
+from pytest_maqet.qemu.inputs import Drive
 from pytest_maqet.runs.vm_directory import VmDirectory
-from pytest_maqet.storage.images import probe_image
-from pytest_maqet.storage.overlays import copy_overlay, create_overlay
+from pytest_maqet.storage.images import backing_chain, probe_image
+from pytest_maqet.storage.overlays import copy_overlay, create_overlay, rebase
+from pytest_maqet.templates.folders import USE
 from pytest_maqet.templates.manifest import FORM, RAM, STATE, FileState, FrozenDrive, Manifest
 from pytest_maqet.templates.store import Draft
 
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 
 #: How long the guest is asked for a channel before it is frozen, in seconds.
 CHANNEL_SECONDS = 5.0
+_PIECE = 1 << 20
 _WHOLE_STATE = "whole.state"
 
 
@@ -53,15 +56,19 @@ class Access:
 def access_of(vm: MachineCore, deadline: Deadline) -> Access:
     """How a guest that is about to be frozen is reached; a channel is looked for where none was needed."""
     life = vm.life
-    if life.picked_channel is None and life.has_channels() and life.vitals.exit is None:
+    deadline = deadline.within(CHANNEL_SECONDS * deadline.scale)
+    if vm.on_loop(life.run_state(deadline)) != "running":
+        return Access(life.picked_channel, way_to_wake(life))  # nobody in it would answer
+    if life.picked_channel is None and life.has_channels():
         with suppress(MaqetError):  # a guest without one is frozen all the same
-            vm.on_loop(life.channel(deadline.within(CHANNEL_SECONDS * deadline.scale)))
+            vm.on_loop(life.channel(deadline))
     if life.picked_channel is not None:
         # Once, so that in each clone what runs a command is in memory, linked and looked up already.
         with suppress(MaqetError):
             vm.on_loop(life.run(CommandRequest("true"), deadline))
     wake = way_to_wake(life)
-    vm.on_loop(settle(life, wake, deadline))
+    with suppress(MaqetError):
+        vm.on_loop(settle(life, wake, deadline))
     return Access(life.picked_channel, wake)
 
 
@@ -82,7 +89,7 @@ def template_life(config: VmConfig, host: Host, loop: LoopThread, draft: Draft) 
 
     try:
         drives = make_drives(config, plan.guest, VmDirectory(draft.path), fresh=True, report=host.report)
-        ram = _memory_file(draft, config)
+        ram = plan.ram(_memory_file(draft, config), shared=True)
         return Launch(plan, host, directory, drives, ram=ram, forwards=False).run(loop, go)
     except BaseException:
         remove_tree(directory.path)
@@ -109,10 +116,10 @@ def copied_life(vm: MachineCore, loop: LoopThread, draft: Draft, deadline: Deadl
 
     async def go(copy: Life, within: Deadline) -> None:
         await copy.reach()
-        await load_state(copy, state.read_bytes(), within, with_memory=True)
+        await load_state(copy, _pieces(state), within, with_memory=True)
 
     try:
-        ram = _memory_file(draft, config)
+        ram = plan.ram(_memory_file(draft, config), shared=True)
         return Launch(plan, vm.host, directory, drives, ram=ram, incoming=True, forwards=False).run(loop, go)
     except BaseException:
         remove_tree(directory.path)
@@ -201,13 +208,19 @@ async def _save_whole(life: Life, path: Path, deadline: Deadline) -> None:
         await save_state(life, file.write, deadline, with_memory=True)
 
 
-def _memory_file(draft: Draft, config: VmConfig) -> Ram:
+def _pieces(file: Path) -> Iterator[bytes]:
+    with file.open("rb") as source:
+        while piece := source.read(_PIECE):
+            yield piece
+
+
+def _memory_file(draft: Draft, config: VmConfig) -> Path:
     """A file for the guest's memory, all hole yet."""
     path = draft.path / RAM
     with path.open("xb") as file:
         file.truncate(config.memory)
     path.chmod(0o600)
-    return Ram(path, config.memory, shared=True)
+    return path
 
 
 def _copied(drive: Drive, draft: Draft) -> Drive:
@@ -216,6 +229,10 @@ def _copied(drive: Drive, draft: Draft) -> Drive:
         return drive
     target = draft.path / VmDirectory(draft.path).disk(drive.name).name
     copy_overlay(drive.file, target)
+    chain = backing_chain(probe_image(target))
+    own = [image for image in chain if (image.path.parent / USE).exists()]
+    if len(own) > 1:  # a clone's: what its template wrote is taken along, for that template may go
+        rebase(target, next((image for image in chain if image not in own), None))
     return replace(drive, file=target)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from pytest_maqet.deadline import Deadline
@@ -68,7 +68,9 @@ async def save_state(
         path.unlink(missing_ok=True)
 
 
-async def load_state(life: Life, state: bytes, deadline: Deadline, *, with_memory: bool = False) -> None:
+async def load_state(
+    life: Life, state: Iterable[bytes], deadline: Deadline, *, with_memory: bool = False
+) -> None:
     """Load a state into a QEMU that waits for one; it stays paused.
 
     Raises StartError when QEMU does not take it (another machine, or half a state), QemuDied when that ended
@@ -98,11 +100,12 @@ async def blockers(life: Life, deadline: Deadline) -> str | None:
     return "; ".join(found.get("blocked-reasons") or ()) or None
 
 
-async def _send(path: str, state: bytes) -> None:
+async def _send(path: str, state: Iterable[bytes]) -> None:
     _, writer = await asyncio.open_unix_connection(path)
     try:
-        writer.write(state)
-        await writer.drain()
+        for piece in state:
+            writer.write(piece)
+            await writer.drain()
         writer.write_eof()
     finally:
         writer.close()

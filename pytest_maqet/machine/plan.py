@@ -15,6 +15,7 @@ from pytest_maqet.qemu.binary import find_binary
 from pytest_maqet.qemu.capabilities import Capabilities, capabilities
 from pytest_maqet.qemu.command_line import CommandLine, build
 from pytest_maqet.qemu.inputs import Drive, Inputs, Ram
+from pytest_maqet.qemu.machine_options import machine_text
 from pytest_maqet.runs.vm_directory import VmDirectory
 
 
@@ -33,6 +34,17 @@ class Plan:
         if self.guest is None:
             return tuple(self.config.guest.connect)
         return tuple(name for name in self.config.guest.connect if name in self.guest.connect)
+
+    @property
+    def ram_id(self) -> str | None:
+        """What this machine calls its memory in saved states; None where it cannot lie in a file of ours."""
+        machine = self.caps.machine(machine_text(self.config, self.caps).partition(",")[0])
+        return machine.ram_id if machine is not None else None
+
+    def ram(self, file: Path, *, shared: bool) -> Ram:
+        """The guest's memory in a file, under the name that it has without one."""
+        assert self.ram_id is not None, "such a machine is never frozen"
+        return Ram(file, self.config.memory, shared, self.ram_id)
 
     @property
     def default_ready(self) -> str | None:

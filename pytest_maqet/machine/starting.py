@@ -31,6 +31,7 @@ from pytest_maqet.qemu.start_failure import explain
 from pytest_maqet.runs.exit_status import Exit
 from pytest_maqet.runs.process import QemuProcess
 from pytest_maqet.runs.vm_directory import VmDirectory
+from pytest_maqet.templates.manifest import Damaged
 from pytest_maqet.waiting.vitals import Vitals
 
 #: Devices with a screen, by the beginning of their names in QEMU.
@@ -92,7 +93,7 @@ class Launch:
             process.dismiss(2.0)
             process.close()
             if isinstance(error, MaqetError) and not isinstance(
-                error, (ConfigError, GuestPanic, NotSupported)
+                error, (ConfigError, GuestPanic, NotSupported, Damaged)
             ):
                 raise _verdict(config, command_line, ended, directory, error) from None
             raise
@@ -154,7 +155,9 @@ def start_again(old: Life, config: VmConfig, host: Host, loop: LoopThread) -> Li
     """Boot a stopped VM from its current disks, in its directory; console logs and events go on."""
     plan = plan_for(config, host)
     drives = make_drives(config, plan.guest, old.directory, fresh=False, report=host.report)
-    life = Launch(plan, host, old.directory, drives, old.vitals.mailbox).run(loop, cont)
+    inherited = (old.template.fileno(),) if old.template is not None else ()
+    launch = Launch(plan, host, old.directory, drives, old.vitals.mailbox, inherited=inherited)
+    life = launch.run(loop, cont)
     life.template, old.template = old.template, None
     return life
 

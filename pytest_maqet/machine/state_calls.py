@@ -46,9 +46,9 @@ class StateCalls(MachineCore):
             self.host.restore_ready(self)
             return
         deadline = self._state_deadline(timeout)
-        checkpoint = self.on_loop(checkpoints.load(self.life, name, deadline))
+        checkpoint, wake = self.on_loop(checkpoints.load(self.life, name, deadline))
         self.mark_consoles()
-        self.on_loop(checkpoints.go_on(self.life, checkpoint, deadline))
+        self.wakening = self.on_loop(checkpoints.go_on(self.life, checkpoint, wake, deadline))
 
     def freeze(self) -> Template:
         """Make a template of the VM as it is now, for clones in this run; the VM itself goes on.

@@ -8,7 +8,7 @@ from pathlib import Path
 from pytest_maqet.machine.drives import make_drives
 from pytest_maqet.machine.plan import Plan
 from pytest_maqet.machine.sockets import Sockets
-from pytest_maqet.qemu.inputs import Ram, SerialPort
+from pytest_maqet.qemu.inputs import SerialPort
 from pytest_maqet.runs.vm_directory import VmDirectory
 from pytest_maqet.templates.identity import machine_key
 
@@ -21,9 +21,8 @@ _ANYWHERE = Path("/-")
 def why_not(plan: Plan) -> str | None:
     """Why this VM cannot be a clone, or None; QEMU may still find a reason of its own."""
     config = plan.config
-    machine = plan.caps.machine((config.machine or "").partition(",")[0]) if config.machine else None
-    if machine is not None and machine.ram_id is None:
-        return f"the memory of machine {machine.name} cannot lie in a file"
+    if plan.ram_id is None:
+        return f"the memory of machine {config.machine} cannot lie in a file"
     for argument in config.arguments:
         said = f"{argument.option} {argument.value or ''}".strip()
         if argument.option in _MEMORY_OPTIONS or "memory-backend" in (argument.value or ""):
@@ -42,7 +41,7 @@ def template_key(plan: Plan) -> str:
     serial = tuple(SerialPort(name, 0, _ANYWHERE) for name in config.serial)
     agent = 0 if "agent" in plan.connect else None
     sockets = Sockets((0,), serial, agent, agent)
-    ram = Ram(_ANYWHERE, config.memory, shared=False)
+    ram = nameless.ram(_ANYWHERE, shared=False)
     inputs = replace(nameless.inputs(drives, sockets, directory, ram=ram), forwards=False)
     return machine_key(
         config,

@@ -7,6 +7,7 @@ guest's channel. A guest that can be reached in neither way keeps the frozen one
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from pytest_maqet.deadline import Deadline
@@ -63,11 +64,27 @@ async def _woken(life: Life, way: str, deadline: Deadline, *, reseed: bool) -> W
     if way == NOTHING:
         return _ASLEEP if reseed else WakeAnswer(_ASLEEP.clock, None)
     seed = new_seed() if reseed else None
+    now = _own_time(life)
     try:
         if way == PORT:
-            return await life.guarded(life.wake_port.wake(deadline, seed=seed), deadline)
-        command, words = wake_command(now=time.time(), seed=seed)
+            return await life.guarded(life.wake_port.wake(deadline, seed=seed, now=now), deadline)
+        command, words = wake_command(now=time.time() if now is None else now, seed=seed)
         done = await life.run(CommandRequest(command, input=words), deadline)
         return wake_answer(str(done.stdout))
     except (ChannelError, CommandTimeout) as error:
         return WakeAnswer(error.message, error.message if reseed else None)
+
+
+def _own_time(life: Life) -> float | None:
+    """The time of a guest whose clock begins at a date (`rtc: {base: …}`), as a boot would have it now.
+
+    None for all others, whose time is the host's. Seconds since 1970.
+    """
+    base = life.config.rtc.base if life.config.rtc is not None else None
+    if base is None or base in ("utc", "localtime"):
+        return None
+    booted = life.frozen.manifest.boot_seconds if life.frozen is not None else 0.0
+    try:
+        return datetime.fromisoformat(base).replace(tzinfo=UTC).timestamp() + booted
+    except ValueError:
+        return None

@@ -13,7 +13,6 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from pytest_maqet.config import VmConfig
 from pytest_maqet.errors import ConfigError, LockTimeout, MaqetError, StartError
 
 #: System errors that pass: they are the host's, not the VM's.
@@ -26,32 +25,32 @@ class FailureMemory:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
-    def check(self, config: VmConfig) -> None:
-        """Raise StartError with the first failure's cause when this configuration failed before."""
+    def check(self, name: str, key: str) -> None:
+        """Raise StartError with the first failure's cause when the start of that key failed before."""
         try:
-            found = json.loads(self._file(config).read_text(encoding="utf-8"))
+            found = json.loads(self._file(key).read_text(encoding="utf-8"))
         except FileNotFoundError:
             return
         raise StartError(
-            f"{config.name} is not started again: the same start failed before in this run, "
+            f"{name} is not started again: the same start failed before in this run, "
             f"in {found['test']} on {found['worker']}:\n{found['cause']}",
         )
 
-    def remember(self, config: VmConfig, error: BaseException, *, test: str, worker: str) -> None:
+    def remember(self, key: str, error: BaseException, *, test: str, worker: str) -> None:
         """Write a failure down, if it is one that would come again; the first one stays."""
         if not lasting(error):
             return
         record = {"test": test, "worker": worker, "cause": f"{type(error).__name__}: {error}"}
-        draft = self._directory / f".{os.getpid()}-{config.key}"
+        draft = self._directory / f".{os.getpid()}-{key}"
         with suppress(OSError):  # told already, or no room: the failure itself matters more than its record
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             draft.write_text(json.dumps(record), encoding="utf-8")
-            os.link(draft, self._file(config))
+            os.link(draft, self._file(key))
         with suppress(OSError):
             draft.unlink()
 
-    def _file(self, config: VmConfig) -> Path:
-        return self._directory / f"{config.key}.json"
+    def _file(self, key: str) -> Path:
+        return self._directory / f"{key}.json"
 
 
 def lasting(error: BaseException) -> bool:

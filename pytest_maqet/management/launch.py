@@ -119,12 +119,12 @@ class Launcher:
         host: Host,
         kind: type[ManagedMachine] = ManagedMachine,
         *,
-        last_try: bool = True,
+        excused: tuple[type[MaqetError], ...] = (),
     ) -> ManagedMachine:
         """Bring a VM up until it is ready; a `run`-scoped one outlives its handle.
 
         Raises StartError, WaitTimeout, GuestPanic or QemuDied; nothing but its evidence is left then. Nobody
-        is told of a failure that is not the `last_try`.
+        is told of a failure that is `excused`: there is another way.
         """
         vm: ManagedMachine | None = None
         epoch = self._epoch
@@ -135,7 +135,7 @@ class Launcher:
             begun.set_mark()
             self._check(epoch, begun)
         except BaseException as error:
-            self._give_up(vm, error, tell=last_try or not isinstance(error, MaqetError))
+            self._give_up(vm, error, tell=not isinstance(error, excused))
             raise
         finally:
             with self._guard:
@@ -146,10 +146,13 @@ class Launcher:
             begun.stopping = self.listener.stopping
         return begun
 
-    def spare(self, way: Way, config: VmConfig, host: Host) -> ManagedMachine:
+    def spare(
+        self, way: Way, config: VmConfig, host: Host, begun: Callable[[ManagedMachine], None]
+    ) -> ManagedMachine:
         """Bring up a VM that no test has asked for yet, and let it stand still; raises as `launch`."""
         vm = _machine(way, config, host, ManagedMachine)
         try:
+            begun(vm)
             way.finish(vm)
             if vm.life.picked_channel is not None:
                 # What a command needs in the guest is then translated by QEMU, and paged in.

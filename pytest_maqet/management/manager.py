@@ -50,10 +50,6 @@ class Manager:
         listener: Listener,
     ) -> None:
         self.config = config
-        #: The test that runs now, for locks, records and errors.
-        self.test = ""
-        #: Whether the current test is run again after a failure: then failed starts are tried again too.
-        self.retrying = False
         self.ledger = Ledger(worker)
         self._settings = settings
         self._usage = Usage(worker, lambda: self.test)
@@ -66,7 +62,15 @@ class Manager:
         self._hosts = Hosts(
             config, settings, self._run, monitors=workers + 2, report=listener.progress, owner=self._owner
         )
-        self._templates = Templates(settings, self._run.directory, self._launcher, self.ledger, self._owner)
+        self._templates = Templates(
+            settings,
+            self._run.directory,
+            self._launcher,
+            self._attempts,
+            self.ledger,
+            self._hosts.of,
+            self._owner,
+        )
         self._hosts.freeze = self._templates.of_running
         self._hosts.restore_ready = self._restore_ready
         self._starts = Starts(settings, self._templates, self._launcher, self.ledger, self._hosts.of, workers)
@@ -80,13 +84,19 @@ class Manager:
         return self._run.directory.path
 
     @property
+    def test(self) -> str:
+        """The test that runs now, for locks, records and errors."""
+        return self._attempts.test
+
+    def begin(self, test: str, artifacts: Path, *, again: bool) -> None:
+        """A test begins; `again` when it is run once more after a failure: failed starts are tried, too."""
+        self._attempts.test, self._attempts.again = test, again
+        self._hosts.artifacts = artifacts
+
+    @property
     def artifacts(self) -> Path:
         """Where the current test's artifacts go."""
         return self._hosts.artifacts
-
-    @artifacts.setter
-    def artifacts(self, folder: Path) -> None:
-        self._hosts.artifacts = folder
 
     # -- by hand -------------------------------------------------------------------------------------------
 
@@ -237,7 +247,7 @@ class Manager:
 
     def _start(self, wanted: Wanted) -> Live:
         """Start or join one VM, keep the books, and register it."""
-        with self._attempts.one(wanted.config, wanted.scope.kind, self.test, again=self.retrying) as record:
+        with self._attempts.one(wanted) as record:
             vm = self._bring_up(wanted, record)
         live = Live(vm, wanted, last_test=self.test)
         with self._guard:
@@ -253,7 +263,7 @@ class Manager:
         return self._shared.obtain(config, record, start_lock_timeout(config, host), launch, join)
 
     def _replace(self, live: Live) -> None:
-        with self._attempts.one(live.config, live.scope.kind, self.test, again=self.retrying) as record:
+        with self._attempts.one(live.wanted) as record:
             record.replaced = True
             relaunch = partial(self._relaunch, live, record)
             if live.config.scope == "run":

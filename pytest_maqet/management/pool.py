@@ -11,7 +11,6 @@ import os
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,29 +25,79 @@ MARGIN = 512 << 20
 #: How long the end of a run waits for a spare that is just being made, in seconds.
 PATIENCE = 10.0
 
-MakeSpare = Callable[[Wanted], "ManagedMachine | None"]
+MakeSpare = Callable[[Wanted, Callable[["ManagedMachine"], None]], "ManagedMachine | None"]
 
 
-@dataclass
 class _Spare:
-    """One that is being made or is there already."""
+    """One that is being made or is there already; its flags are looked at and set under the lock only."""
 
-    wanted: Wanted
-    made: ManagedMachine | None = None
-    thread: threading.Thread | None = None
-    unwanted: bool = field(default=False)
+    def __init__(self, wanted: Wanted, make: MakeSpare) -> None:
+        self.wanted = wanted
+        self._guard = threading.Lock()
+        self._unwanted = False
+        self._begun: ManagedMachine | None = None
+        self._made: ManagedMachine | None = None
+        self._thread = threading.Thread(target=self._work, args=(make,), name="maqet-spare", daemon=True)
+        self._thread.start()
+
+    def take(self) -> ManagedMachine | None:
+        """The VM, waited for while it is being made; None when that failed."""
+        try:
+            self._thread.join()
+        except BaseException:  # an interrupt: whoever makes it ends it, too
+            self.drop()
+            raise
+        return self._made
+
+    def drop(self) -> None:
+        """Nobody wants it: one that is there ends now, one that is being made ends its maker's work."""
+        with self._guard:
+            self._unwanted = True
+            begun, made, self._made = self._begun, self._made, None
+        if made is not None:
+            with suppress(MaqetError, OSError):
+                made.discard()
+        elif begun is not None:
+            with suppress(MaqetError, OSError, ValueError):
+                begun.life.process.kill()
+
+    def join(self, timeout: float) -> None:
+        """Wait for the end of what is under way."""
+        self._thread.join(timeout)
+
+    def _work(self, make: MakeSpare) -> None:
+        made = None
+        # Whatever fails here fails again, and is told, when the test asks for the VM.
+        with suppress(Exception):
+            made = make(self.wanted, self._note)
+        with self._guard:
+            if not self._unwanted:
+                self._made = made
+                return
+        if made is not None:
+            with suppress(Exception):
+                made.discard()
+
+    def _note(self, vm: ManagedMachine) -> None:
+        """QEMU runs."""
+        with self._guard:
+            self._begun = vm
+            unwanted = self._unwanted
+        if unwanted:
+            vm.life.process.kill()
 
 
 class Pool:
-    """The spares of one process, used from one thread.
+    """The spares of one process.
 
-    `make` brings one up, or returns None where there is nothing to clone. At most `most` are kept at a time:
-    one for each processor that this process may count as its own.
+    `make` brings one up, telling of the VM as soon as its QEMU runs, or returns None where nothing can be
+    cloned. At most `most` are kept at a time: one for each processor that this process may count as its own.
     """
 
     def __init__(self, make: MakeSpare, workers: int) -> None:
         self._make = make
         self._spares: list[_Spare] = []
+        self._guard = threading.Lock()
         cpus = len(os.sched_getaffinity(0))
         # With one processor, making a spare would take from the running test what it gives to the next.
         self.most = max(1, cpus // workers) if cpus > 1 else 0
@@ -56,62 +105,36 @@ class Pool:
     def want(self, wishes: Iterable[Wanted]) -> None:
         """Make these ready, which the next test is going to ask for, and let go of all others."""
         ahead = {_kind(wanted): wanted for wanted in wishes}
-        for spare in list(self._spares):
-            if _kind(spare.wanted) in ahead:
+        with self._guard:
+            unwanted = [spare for spare in self._spares if _kind(spare.wanted) not in ahead]
+            self._spares = [spare for spare in self._spares if spare not in unwanted]
+            for spare in self._spares:
                 del ahead[_kind(spare.wanted)]
-            else:
-                self._drop(spare)
+        for spare in unwanted:
+            spare.drop()
         for wanted in ahead.values():
-            if len(self._spares) < self.most and _room_for(wanted):
-                self._spares.append(self._begun(wanted))
+            if _room_for(wanted):
+                with self._guard:
+                    if len(self._spares) < self.most:
+                        self._spares.append(_Spare(wanted, self._make))
 
     def take(self, wanted: Wanted) -> ManagedMachine | None:
         """The spare of that kind, waited for where it is being made; None when there is none."""
-        spare = next((spare for spare in self._spares if _kind(spare.wanted) == _kind(wanted)), None)
-        if spare is None:
-            return None
-        self._spares.remove(spare)
-        try:
-            if spare.thread is not None:
-                spare.thread.join()
-        except BaseException:  # an interrupt: whoever makes it ends it, too
-            self._drop(spare)
-            raise
-        return spare.made
+        with self._guard:
+            spare = next((spare for spare in self._spares if _kind(spare.wanted) == _kind(wanted)), None)
+            if spare is None:
+                return None
+            self._spares.remove(spare)
+        return spare.take()
 
     def close(self) -> None:
         """End every spare. Idempotent."""
-        spares, self._spares = self._spares, []
+        with self._guard:
+            spares, self._spares = self._spares, []
         for spare in spares:
-            self._drop(spare)
+            spare.drop()
         for spare in spares:
-            if spare.thread is not None:
-                spare.thread.join(PATIENCE)
-
-    def _begun(self, wanted: Wanted) -> _Spare:
-        spare = _Spare(wanted)
-        spare.thread = threading.Thread(target=self._work, args=(spare,), name="maqet-spare", daemon=True)
-        spare.thread.start()
-        return spare
-
-    def _work(self, spare: _Spare) -> None:
-        # Whatever fails here fails again, and is told, when the test asks for the VM.
-        with suppress(Exception):
-            made = self._make(spare.wanted)
-            if spare.unwanted and made is not None:
-                made.discard()
-            else:
-                spare.made = made
-
-    def _drop(self, spare: _Spare) -> None:
-        with suppress(ValueError):
-            self._spares.remove(spare)
-        spare.unwanted = True
-        if spare.thread is not None and spare.thread.is_alive():
-            return  # it ends what it has made itself
-        if spare.made is not None:
-            with suppress(MaqetError, OSError):
-                spare.made.discard()
+            spare.join(PATIENCE)
 
 
 def _kind(wanted: Wanted) -> Identity:

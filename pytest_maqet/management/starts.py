@@ -12,15 +12,17 @@ from pytest_maqet.errors import ConfigError, GuestPanic, MaqetError, NotSupporte
 from pytest_maqet.machine.forwarding import forwards
 from pytest_maqet.machine.host import Host
 from pytest_maqet.machine.plan import plan_for
-from pytest_maqet.machine.preparing import StepFailed
 from pytest_maqet.machine.template_key import template_key
 from pytest_maqet.management.pool import Pool
 from pytest_maqet.management.records import Ledger
-from pytest_maqet.management.template_making import NoTemplate, Templates
+from pytest_maqet.management.template_making import Templates
+from pytest_maqet.management.template_reasons import NoTemplate
 from pytest_maqet.management.ways import Boot, Clone, Way
 from pytest_maqet.runs.leases import Lease
 from pytest_maqet.settings import Settings
-from pytest_maqet.templates.store import USE, TemplateStore
+from pytest_maqet.templates.folders import USE
+from pytest_maqet.templates.manifest import Damaged
+from pytest_maqet.templates.store import TemplateStore
 from pytest_maqet.templates.template import Template
 
 if TYPE_CHECKING:
@@ -68,15 +70,13 @@ class Starts:
         while True:
             way = self.way_for(wanted, host) if len(faults) < _TRIES else self._without(wanted, faults[-1])
             record.how, record.reason = way.how, way.reason
-            own_template = isinstance(way, Clone) and wanted.template is None
             try:
-                vm = self._launcher.launch(way, wanted.config, host, wanted.kind, last_try=not own_template)
-            except StepFailed:
-                raise
-            except (StartError, QemuDied, GuestPanic) as error:
-                if not isinstance(way, Clone) or not own_template:
-                    raise
-                self._distrust(way, error)
+                vm = self._launcher.launch(
+                    way, wanted.config, host, wanted.kind, excused=_excused(way, wanted)
+                )
+            except _excused(way, wanted) as error:
+                assert isinstance(way, Clone)
+                self._doubt(way, error)
                 faults.append(error)
                 continue
             self._note_wakening(vm)
@@ -117,11 +117,11 @@ class Starts:
         if answer.clock is not None:
             self._ledger.note(f"clones of {vm.name} have their template's clock ({answer.clock})")
 
-    def _spare(self, wanted: Wanted) -> ManagedMachine | None:
+    def _spare(self, wanted: Wanted, begun: Callable[[ManagedMachine], None]) -> ManagedMachine | None:
         """One more clone, of a template that is there already."""
         host = self._host_of(wanted)
         way = self.way_for(wanted, host, make=False)
-        return self._launcher.spare(way, wanted.config, host) if isinstance(way, Clone) else None
+        return self._launcher.spare(way, wanted.config, host, begun) if isinstance(way, Clone) else None
 
     def way_for(self, wanted: Wanted, host: Host, *, make: bool = True) -> Way:
         """How this VM starts: as a clone where that is wanted and can be, its template being made if need be.
@@ -171,10 +171,19 @@ class Starts:
                 hint="ask maqet.template(…) for it again, instead of keeping it from one run to another",
             ) from None
 
-    def _distrust(self, way: Clone, error: MaqetError) -> None:
-        """A clone did not come up: its template is taken out of use."""
+    def _doubt(self, way: Clone, error: MaqetError) -> None:
+        """A clone did not come up: where that may be its template's fault, it is taken out of use."""
         way.lease.close()
+        if not isinstance(error, (Damaged, GuestPanic)):
+            return
         manifest = way.frozen.manifest
         reason = error.message.splitlines()[0]
         self._ledger.note(f"a template of {manifest.vm} was thrown away, a clone did not come up: {reason}")
-        TemplateStore(way.frozen.path.parent).remove(manifest.key)
+        TemplateStore(way.frozen.path.parent).remove(manifest.key, way.frozen.path)
+
+
+def _excused(way: Way, wanted: Wanted) -> tuple[type[MaqetError], ...]:
+    """Failures of a start after which there is another way: those of a clone whose template we chose."""
+    if not isinstance(way, Clone) or wanted.template is not None:
+        return ()
+    return (Damaged, GuestPanic, QemuDied)

@@ -5,67 +5,50 @@ One process makes a template, under that template's lock; all others that want i
 
 from __future__ import annotations
 
-import errno
 import os
-import signal
 import time
+import weakref
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_maqet.config import VmConfig
-from pytest_maqet.deadline import Deadline
-from pytest_maqet.errors import LockTimeout, NotSupported, QemuDied, StartError
+from pytest_maqet.errors import (
+    GuestPanic,
+    LockTimeout,
+    NotSupported,
+    QemuDied,
+    StartError,
+    WaitTimeout,
+)
 from pytest_maqet.loop import lease_loop, release_loop
 from pytest_maqet.machine import VirtualMachine
 from pytest_maqet.machine.freezing import Access, access_of, copied_life, freeze
 from pytest_maqet.machine.host import Host
 from pytest_maqet.machine.migration import Unfreezable
-from pytest_maqet.machine.plan import Plan, plan_for
+from pytest_maqet.machine.plan import plan_for
+from pytest_maqet.machine.preparing import StepFailed
 from pytest_maqet.machine.template_key import template_key, why_not
+from pytest_maqet.management.attempts import Attempts
 from pytest_maqet.management.records import Ledger
+from pytest_maqet.management.template_reasons import NoTemplate, OfSuite, no_room
 from pytest_maqet.management.ways import Clone, Mould
+from pytest_maqet.management.wishes import TemplateWish, Wanted
 from pytest_maqet.runs.leases import Lease
 from pytest_maqet.runs.run_directory import RunDirectory
 from pytest_maqet.settings import Settings
+from pytest_maqet.templates.folders import USE
 from pytest_maqet.templates.identity import prepared_key
 from pytest_maqet.templates.manifest import Damaged, Manifest
-from pytest_maqet.templates.store import USE, Draft, TemplateStore
+from pytest_maqet.templates.store import Draft, TemplateStore
 from pytest_maqet.templates.template import Frozen, Template
 
 if TYPE_CHECKING:
     from pytest_maqet.management.launch import Launcher
-    from pytest_maqet.management.wishes import Wanted
 
 #: What a template takes beside the guest's memory: device state, disks, logs. Bytes.
 ROOM = 64 << 20
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
-
-
-class NoTemplate(Exception):
-    """There is no template, for this reason, and none can be made."""
-
-
-@dataclass(frozen=True)
-class _Wish:
-    """What is known of a VM's template before there is one."""
-
-    wanted: Wanted
-    host: Host
-    plan: Plan
-    key: str
-
-    @property
-    def config(self) -> VmConfig:
-        """The VM's configuration."""
-        return self.wanted.config
-
-    @property
-    def patience(self) -> Deadline:
-        """How long freezing may take."""
-        return Deadline.after(self.config.timeouts.ready, self.host.scale(self.plan.accelerator))
 
 
 class Templates:
@@ -76,13 +59,17 @@ class Templates:
         settings: Settings,
         run: RunDirectory,
         launcher: Launcher,
+        attempts: Attempts,
         ledger: Ledger,
+        host_of: Callable[[Wanted], Host],
         owner: Callable[[], str],
     ) -> None:
         self._settings = settings
         self._run = run
         self._launcher = launcher
+        self._attempts = attempts
         self._ledger = ledger
+        self._host_of = host_of
         self._owner = owner
         self._kept: TemplateStore | None = None
 
@@ -103,12 +90,15 @@ class Templates:
             raise NoTemplate("there is no template yet")
         return found
 
-    def _wish(self, wanted: Wanted, host: Host) -> _Wish:
+    def _wish(self, wanted: Wanted, host: Host) -> TemplateWish:
+        if wanted.config.scope == "run":  # what a template is made in belongs to its maker alone
+            wanted = replace(wanted, config=wanted.config.scoped("session"))
+            host = self._host_of(wanted)
         plan = plan_for(wanted.config, host)
         reason = why_not(plan)
         if reason is not None:
             raise NoTemplate(reason)
-        return _Wish(wanted, host, plan, template_key(plan))
+        return TemplateWish(wanted, host, plan, template_key(plan))
 
     def _store(self, *, lasting: bool) -> TemplateStore:
         if self._settings.templates == "off":
@@ -132,11 +122,14 @@ class Templates:
     # -- finding and making --------------------------------------------------------------------------------
 
     def _obtain(
-        self, store: TemplateStore, wish: _Wish, make: Callable[[Draft], Manifest]
+        self, store: TemplateStore, wish: TemplateWish, make: Callable[[Draft], Manifest], *, copies: int = 1
     ) -> tuple[Frozen, Lease]:
-        """The template of that key, made by `make` if there is none; raises NoTemplate where it cannot be."""
+        """The template of that key, made by `make` if there is none; raises NoTemplate where it cannot be.
+
+        Its maker needs disk for `copies` of the guest's memory.
+        """
         refusal = store.refusal(wish.key)
-        if refusal is not None:
+        if refusal is not None and self._settings.templates != "rebuild":
             raise NoTemplate(refusal)
         timeout = wish.config.timeouts.lock * wish.host.scale(wish.plan.accelerator)
         try:
@@ -146,21 +139,23 @@ class Templates:
             with store.lock(wish.key, timeout=timeout, vm=wish.config.name, owner=self._owner()):
                 found = self._found(store, wish)
                 if found is None:
-                    found = self._make(store, wish, make)
+                    found = self._make(store, wish, make, copies)
                 return found
         except LockTimeout as error:
             raise NoTemplate(error.message) from None
         except Unfreezable as error:
             store.refuse(wish.key, error.message)
             raise NoTemplate(error.message) from None
+        except StepFailed:
+            raise
         except (StartError, QemuDied, OSError) as error:
-            reason = _no_room(error)
+            reason = no_room(error)
             if reason is None:
                 raise  # it is the VM's own
             self._ledger.note(f"no template of {wish.config.name}: {reason}")
             raise NoTemplate(reason) from None
 
-    def _found(self, store: TemplateStore, wish: _Wish) -> tuple[Frozen, Lease] | None:
+    def _found(self, store: TemplateStore, wish: TemplateWish) -> tuple[Frozen, Lease] | None:
         if self._settings.templates == "rebuild" and not self._rebuilt(wish.key).exists():
             return None
         try:
@@ -171,11 +166,17 @@ class Templates:
             return None
 
     def _make(
-        self, store: TemplateStore, wish: _Wish, make: Callable[[Draft], Manifest]
+        self, store: TemplateStore, wish: TemplateWish, make: Callable[[Draft], Manifest], copies: int
     ) -> tuple[Frozen, Lease]:
+        self._attempts.check(wish.wanted)  # those that waited for one that failed do not try it again
         began = time.time()
-        with store.draft(wish.key, wish.config.memory + ROOM) as draft:
-            frozen = store.publish(draft, make(draft))
+        with store.draft(wish.key, copies * wish.config.memory + ROOM) as draft:
+            try:
+                manifest = make(draft)
+            except (StepFailed, WaitTimeout, GuestPanic) as error:
+                self._attempts.remember(wish.wanted, error)
+                raise
+            frozen = store.publish(draft, manifest)
             lease = Lease.join(frozen.path / USE)
         self._ledger.made_template(wish.config.name, wish.key, began)
         if self._settings.templates == "rebuild":
@@ -191,7 +192,7 @@ class Templates:
 
     # -- how one is made -----------------------------------------------------------------------------------
 
-    def _boot_and_freeze(self, wish: _Wish, draft: Draft) -> Manifest:
+    def _boot_and_freeze(self, wish: TemplateWish, draft: Draft) -> Manifest:
         began = time.monotonic()
         vm = self._launcher.mould(Mould(draft), wish.config, wish.host)
         try:
@@ -211,26 +212,33 @@ class Templates:
 
         Raises NotSupported where the VM cannot be frozen, and what `function` raises.
         """
-        plan = plan_for(wanted.config, host)
-        base = template_key(plan)
-        wish = _Wish(wanted, host, plan, prepared_key(base, function, parts))
-
-        def make(draft: Draft) -> Manifest:
-            began = time.monotonic()
-            clone = Clone(*self.of(wanted, host, lasting=True))
-            vm = self._launcher.launch(clone, wanted.config, host)
-            try:
-                if function is not None:
-                    function(vm)
-                return self._copied(vm, draft, wish, time.monotonic() - began)
-            finally:
-                vm.close()
-
         try:
-            frozen, lease = self._obtain(self._store(lasting=True), wish, make)
+            machine = self._wish(wanted, host)
+            base = machine.key
+            wish = replace(machine, key=prepared_key(base, function, parts))
+            make = partial(self._clone_and_freeze, wish, function)
+            frozen, lease = self._obtain(self._store(lasting=True), wish, make, copies=2)
         except NoTemplate as error:
             raise NotSupported(f"there can be no template of {wanted.config.name}: {error}") from None
-        return _template(wish, frozen, base, lease)
+        except OfSuite as error:
+            raise error.error from None
+        return _template(replace(wish, wanted=wanted), frozen, base, lease)
+
+    def _clone_and_freeze(
+        self, wish: TemplateWish, function: Callable[[VirtualMachine], object] | None, draft: Draft
+    ) -> Manifest:
+        began = time.monotonic()
+        clone = Clone(*self.of(wish.wanted, wish.host, lasting=True))
+        vm = self._launcher.launch(clone, wish.config, wish.host)
+        try:
+            if function is not None:
+                try:
+                    function(vm)
+                except Exception as error:
+                    raise OfSuite(error) from error
+            return self._copied(vm, draft, wish, time.monotonic() - began)
+        finally:
+            vm.close()
 
     def of_running(self, vm: VirtualMachine, wanted: Wanted) -> Template:
         """A template of a VM as it is now; it goes on, and the template goes with the run."""
@@ -240,14 +248,18 @@ class Templates:
             raise NotSupported(f"{vm.name} cannot be frozen: {reason}")
         base = template_key(plan)
         moment = (time.time_ns(), os.getpid())
-        wish = _Wish(replace(wanted, config=vm.config), vm.host, plan, prepared_key(base, None, moment))
+        wish = TemplateWish(
+            replace(wanted, config=vm.config), vm.host, plan, prepared_key(base, None, moment)
+        )
         store = self._own_store()
         with store.draft(wish.key, 2 * vm.config.memory + ROOM) as draft:
             frozen = store.publish(draft, self._copied(vm, draft, wish, 0.0))
             lease = Lease.join(frozen.path / USE)
-        return _template(wish, frozen, base, lease)
+        template = _template(wish, frozen, base, lease)
+        weakref.finalize(template, store.remove, wish.key)  # nobody else can ask for it
+        return template
 
-    def _copied(self, vm: VirtualMachine, draft: Draft, wish: _Wish, seconds: float) -> Manifest:
+    def _copied(self, vm: VirtualMachine, draft: Draft, wish: TemplateWish, seconds: float) -> Manifest:
         """Freeze a copy of a running VM."""
         access = access_of(vm, wish.patience)
         loop = lease_loop()
@@ -261,22 +273,10 @@ class Templates:
             copy.close()
 
 
-def _frozen(vm: VirtualMachine, draft: Draft, wish: _Wish, access: Access, seconds: float) -> Manifest:
+def _frozen(vm: VirtualMachine, draft: Draft, wish: TemplateWish, access: Access, seconds: float) -> Manifest:
     """Freeze a VM that lies in the draft."""
     return freeze(vm, draft, wish.patience, key=wish.key, plan=wish.plan, access=access, boot_seconds=seconds)
 
 
-def _template(wish: _Wish, frozen: Frozen, base: str, lease: Lease) -> Template:
+def _template(wish: TemplateWish, frozen: Frozen, base: str, lease: Lease) -> Template:
     return Template(wish.config.name, wish.key, wish.config, frozen, base, lease, wish.wanted.overrides)
-
-
-def _no_room(error: Exception) -> str | None:
-    """Why a template could not be written, where that is the disk's fault and the VM can boot instead."""
-    if isinstance(error, OSError):
-        return f"it could not be written: {error.strerror}" if error.errno in _NO_ROOM else None
-    if isinstance(error, QemuDied) and error.signal == signal.SIGBUS:
-        return "the disk became full while it was made"
-    text = str(error)
-    if "MiB free" in text or any(os.strerror(number) in text for number in _NO_ROOM):
-        return text.splitlines()[0]
-    return None

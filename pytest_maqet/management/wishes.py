@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pytest_maqet.config import VmConfig
+from pytest_maqet.deadline import Deadline
+from pytest_maqet.machine.host import Host
+from pytest_maqet.machine.plan import Plan
 from pytest_maqet.management.launch import ManagedMachine
 from pytest_maqet.management.usage import Usage
 from pytest_maqet.templates.template import Template
@@ -47,6 +50,26 @@ class Wanted:
     def identity(self) -> Identity:
         """What makes two wishes one VM."""
         return (self.scope, self.config.name, self.config.key, self.template.key if self.template else "")
+
+
+@dataclass(frozen=True)
+class TemplateWish:
+    """What is known of a VM's template before there is one."""
+
+    wanted: Wanted
+    host: Host
+    plan: Plan
+    key: str
+
+    @property
+    def config(self) -> VmConfig:
+        """The VM's configuration."""
+        return self.wanted.config
+
+    @property
+    def patience(self) -> Deadline:
+        """How long freezing may take."""
+        return Deadline.after(self.config.timeouts.ready, self.host.scale(self.plan.accelerator))
 
 
 @dataclass

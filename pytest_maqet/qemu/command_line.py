@@ -31,7 +31,7 @@ from pytest_maqet.qemu.ports import (
 from pytest_maqet.qemu.quoting import Option, option_text
 
 if TYPE_CHECKING:
-    from pytest_maqet.config import Network, VmConfig
+    from pytest_maqet.config import VmConfig
 
 
 @dataclass(frozen=True)
@@ -119,17 +119,26 @@ def _network(
         option
         for number, network in enumerate(config.network)
         for option in user_network(
-            config.name, machine, caps, found, number, _host_ports(network, inputs), rom=rom
+            config.name, machine, caps, found, number, _host_ports(config, number, inputs), rom=rom
         )
         if network.kind == "user"
     ]
 
 
-def _host_ports(network: Network, inputs: Inputs) -> dict[int, int]:
-    """Guest port → host port of a card; 0 lets QEMU pick a free one."""
+def _host_ports(config: VmConfig, number: int, inputs: Inputs) -> dict[int, int]:
+    """Guest port → host port of a card; 0 lets QEMU pick a free one.
+
+    Ports that were forwarded at run time belong to the first card.
+    """
     if not inputs.forwards:
         return {}
-    return {port: inputs.host_ports.get(port, 0) for port in network.forward.values()}
+    users = [card for card in config.network if card.kind == "user"]
+    card = config.network[number]
+    ports = {port: inputs.host_ports.get(port, 0) for port in card.forward.values()}
+    if users and card is users[0]:
+        said = {port for other in users for port in other.forward.values()}
+        ports |= {port: host for port, host in inputs.host_ports.items() if port not in said}
+    return ports
 
 
 def _flat(options: Sequence[Option]) -> tuple[str, ...]:

@@ -63,12 +63,13 @@ class Ram:
     """The file behind the guest's memory, `size` bytes big.
 
     `shared`: what the guest writes goes into the file, which makes it a template's; else the file is only
-    read, and each page that the guest writes becomes this VM's own.
+    read, and each page that the guest writes becomes this VM's own. `id` names the memory in saved states.
     """
 
     file: Path
     size: int
     shared: bool
+    id: str = "ram"
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from pytest_maqet.config import VmConfig
 
 _MIB = 1 << 20
-#: The id of the object that is the guest's memory where a file is behind it.
-RAM_ID = "ram"
 #: The machine types to take where the user names none, by target; QEMU's own default where it has one.
 _USUAL = {
     "x86_64": "q35",
@@ -71,7 +69,7 @@ def machine_options(
 ) -> list[Option]:
     """Type, accelerator, processor, memory, firmware and clock."""
     options = [
-        Option("machine", machine if ram is None else f"{machine},memory-backend={RAM_ID}"),
+        Option("machine", machine if ram is None else f"{machine},memory-backend={ram.id}"),
         Option("accel", accelerator),
         *_processors(config, found, accelerator),
         Option("m", _memory(config.memory)),
@@ -80,7 +78,7 @@ def machine_options(
         # Not `readonly=on`: QEMU 7.2 then starts and never boots, and newer ones want `rom=off` beside it. A
         # private mapping is never written to the file whatever its mode.
         backend: dict[str, Value] = {
-            "id": RAM_ID,
+            "id": ram.id,
             "size": ram.size,
             "mem-path": ram.file,
             "share": ram.shared,

@@ -53,6 +53,15 @@ def copy_overlay(source: Path, target: Path) -> None:
         raise StartError(f"copying the disk {source} failed: {error.strerror}") from error
 
 
+def rebase(disk: Path, base: BaseImage | None) -> None:
+    """Put a qcow2 disk on another file of its backing chain; what lay between goes into the disk.
+
+    `base` None makes it a disk of its own. Raises StartError.
+    """
+    where = ["-b", as_argument(base.path), "-F", base.format] if base is not None else ["-b", ""]
+    qemu_img(["rebase", "-f", "qcow2", *where, as_argument(disk)], f"taking along what {disk} lies on")
+
+
 def _create(target: Path, options: list[str], size: list[str], what: str) -> None:
     try:
         target.touch(mode=0o600, exist_ok=False)  # qemu-img keeps the mode of a file that is there

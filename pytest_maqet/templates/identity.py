@@ -58,8 +58,8 @@ def prepared_key(base: str, function: Callable[..., object] | None, parts: Seque
     """The key of a template that a function of the suite's prepares, on top of the machine's own key.
 
     `parts` are what the suite says that the outcome depends on. The function counts with its source, its
-    defaults and what it closes over; a `functools.partial` with its arguments. Raises ConfigError for what has
-    no lasting form: a function without source, a value whose `repr` is its address.
+    defaults and what it closes over; a `functools.partial` with its arguments. Raises ConfigError for what
+    has no lasting form: a function without source, a value whose `repr` is its address.
     """
     return _digest(
         {"base": base, "function": _function(function), "parts": [_lasting(part) for part in parts]}

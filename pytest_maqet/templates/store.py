@@ -9,7 +9,6 @@ lock alone. So the paths of a template that a running clone was started from sta
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import secrets
@@ -25,12 +24,12 @@ from pytest_maqet.errors import LockTimeout, MaqetError, StartError
 from pytest_maqet.host_cache import cache_dir
 from pytest_maqet.runs.leases import Lease, RunOver
 from pytest_maqet.runs.locks import held_lock
+from pytest_maqet.templates.folders import USE, alone, check_private, flush, size_of
 from pytest_maqet.templates.manifest import Damaged, Manifest
 from pytest_maqet.templates.template import Frozen
 
-#: Held shared by all who use a template; its modification time says when that was last.
-USE = "use"
 _REFUSED, _LOCKS = "refused", "locks"
+_REFUSED_SECONDS = 7 * 24 * 3600.0
 #: A folder may be this young before its maker has locked it, in seconds.
 _JUST_MADE = 60.0
 
@@ -92,7 +91,7 @@ class TemplateStore:
                 raise Damaged(f"the template {path} is not whole") from None
             return None  # it was evicted in this moment
         try:
-            _check_private(path)
+            check_private(path)
             manifest = Manifest.read(path)
             if manifest.key != key:
                 raise Damaged(f"it is that of another key, {manifest.key}")
@@ -152,11 +151,14 @@ class TemplateStore:
         """
         link = draft.path.with_name(f".{draft.path.name}")
         try:
+            for file in draft.path.iterdir():
+                flush(file)  # a crash of the host must not leave holes that look complete
             manifest.write(draft.path)
             for file in draft.path.iterdir():
                 file.chmod(stat.S_IMODE(file.stat().st_mode) & 0o700)  # whatever the umask
             link.symlink_to(draft.path.name)
             link.replace(self.folder / manifest.key)
+            flush(self.folder)
         except OSError as error:
             raise StartError(f"the template {draft.path} cannot be finished: {error.strerror}") from error
         self.remove_unlinked()
@@ -182,18 +184,25 @@ class TemplateStore:
             draft.rename(folder / f"{key}.json")
 
     def refusal(self, key: str) -> str | None:
-        """Why the machine of that key cannot be frozen, or None."""
+        """Why the machine of that key cannot be frozen, or None; after a week it is tried again."""
+        file = self.folder / _REFUSED / f"{key}.json"
         try:
-            return str(json.loads((self.folder / _REFUSED / f"{key}.json").read_text())["reason"])
+            if time.time() - file.stat().st_mtime > _REFUSED_SECONDS:
+                return None
+            return str(json.loads(file.read_text())["reason"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
     # -- removing ------------------------------------------------------------------------------------------
 
-    def remove(self, key: str) -> None:
-        """Take a template out of use; its files go when the last of its clones has ended."""
+    def remove(self, key: str, folder: Path | None = None) -> None:
+        """Take a template out of use; its files go when the last of its clones has ended.
+
+        With `folder` only if the key leads there: another process may have made a new one already.
+        """
         with contextlib.suppress(OSError):
-            (self.folder / key).unlink()
+            if folder is None or self._current(key) == folder:
+                (self.folder / key).unlink()
         self.remove_unlinked()
 
     def all(self) -> list[Kept]:
@@ -201,7 +210,7 @@ class TemplateStore:
         found = []
         for path in self._linked():
             with contextlib.suppress(OSError):
-                found.append(Kept(path, _size(path), (path / USE).stat().st_mtime))
+                found.append(Kept(path, size_of(path), (path / USE).stat().st_mtime))
         return sorted(found, key=lambda kept: kept.used)
 
     def evict(self, limit: int) -> list[Kept]:
@@ -215,8 +224,8 @@ class TemplateStore:
         for kept in everything:
             if total <= limit:
                 break
-            with _alone(kept.path) as alone:
-                if alone:
+            with alone(kept.path) as unused:
+                if unused:
                     with contextlib.suppress(OSError):
                         (self.folder / kept.path.name.rpartition("-")[0]).unlink()
                     shutil.rmtree(kept.path, ignore_errors=True)
@@ -233,9 +242,9 @@ class TemplateStore:
                     self._remove_unlinked(path)
 
     def _remove_unlinked(self, path: Path) -> None:
-        with _alone(path) as alone:
+        with alone(path) as unused:
             # Looked at again with the lock: it may have been published since.
-            if alone and path not in self._linked():
+            if unused and path not in self._linked():
                 shutil.rmtree(path, ignore_errors=True)
                 return
         with contextlib.suppress(OSError):
@@ -258,37 +267,3 @@ class TemplateStore:
         except OSError as error:
             raise StartError(f"{locks} cannot be made: {error.strerror}") from error
         return locks
-
-
-@contextlib.contextmanager
-def _alone(path: Path) -> Iterator[bool]:
-    """Whether nobody uses the folder, for the time of the block; false where there is nothing to lock."""
-    try:
-        fd = os.open(path / USE, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError:
-        yield False
-        return
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-            return
-        yield True
-    finally:
-        os.close(fd)
-
-
-def _check_private(path: Path) -> None:
-    found = path.lstat()
-    if not stat.S_ISDIR(found.st_mode):
-        raise Damaged("it is not a directory")
-    if found.st_uid != os.geteuid():
-        raise Damaged(f"it belongs to user id {found.st_uid}, not to {os.geteuid()}")
-    if found.st_mode & 0o077:
-        raise Damaged(f"it is open to others (mode {stat.S_IMODE(found.st_mode):04o})")
-
-
-def _size(path: Path) -> int:
-    """Bytes that a folder takes on the disk: memory files have holes."""
-    return sum(file.lstat().st_blocks * 512 for file in path.iterdir())

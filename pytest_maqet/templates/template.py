@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,6 +51,10 @@ class Template:
     lease: Lease
     #: What `config` has over the YAML.
     overrides: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """The files are kept as long as somebody has this object."""
+        weakref.finalize(self, self.lease.close)
 
     def __eq__(self, other: object) -> bool:
         return self.key == other.key if isinstance(other, Template) else NotImplemented

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from pytest_maqet.errors import LockTimeout, StartError
+from pytest_maqet.templates.folders import USE
 from pytest_maqet.templates.manifest import FORM, RAM, STATE, Damaged, FileState, Manifest
-from pytest_maqet.templates.store import USE, Draft, TemplateStore
+from pytest_maqet.templates.store import Draft, TemplateStore
 from pytest_maqet.templates.template import Frozen
 
 KEY = "0123456789abcdef0123456789abcdef"
