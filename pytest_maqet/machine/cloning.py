@@ -48,6 +48,7 @@ def cloned_life(
     async def go(life: Life, deadline: Deadline) -> None:
         life.expect_channel(frozen.manifest.channel)
         life.vitals.wake_listens = frozen.manifest.wake == PORT
+        life.vitals.exec_listens = frozen.manifest.exec
         await life.reach()
         await load_state(life, state, deadline)
 

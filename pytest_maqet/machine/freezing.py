@@ -43,10 +43,13 @@ _WHOLE_STATE = "whole.state"
 
 @dataclass(frozen=True)
 class Access:
-    """How a guest was reached before it was frozen: the channel of its commands, and how it can be woken."""
+    """How a guest was reached before it was frozen: the channel of its commands, how it can be woken, and
+    whether maqet-exec listens in it.
+    """
 
     channel: str | None
     wake: str
+    exec: bool
 
 
 def access_of(vm: MachineCore, deadline: Deadline) -> Access:
@@ -57,7 +60,7 @@ def access_of(vm: MachineCore, deadline: Deadline) -> Access:
             vm.on_loop(life.channel(deadline.within(CHANNEL_SECONDS * deadline.scale)))
     wake = way_to_wake(life)
     vm.on_loop(settle(life, wake, deadline))
-    return Access(life.picked_channel, wake)
+    return Access(life.picked_channel, wake, life.vitals.exec_listens)
 
 
 def template_life(config: VmConfig, host: Host, loop: LoopThread, draft: Draft) -> Life:
@@ -152,6 +155,7 @@ def freeze(
         files={name: FileState.of(draft.path / name) for name in names},
         channel=access.channel,
         wake=access.wake,
+        exec=access.exec,
         **facts,
     )
 

@@ -19,6 +19,8 @@ from pytest_maqet.errors import ChannelError, GuestPanic, MaqetError, QMPCommand
 from pytest_maqet.guest.agent import AgentChannel
 from pytest_maqet.guest.channel import Channel, pick
 from pytest_maqet.guest.commands import END_GRACE, CommandRequest, CompletedCommand
+from pytest_maqet.guest.exec_port import ExecPort
+from pytest_maqet.guest.quick_agent import QuickAgent
 from pytest_maqet.guest.remote_process import RemoteProcess, start_process
 from pytest_maqet.guest.serial_port import SerialPort
 from pytest_maqet.guest.serial_shell import SerialShell
@@ -132,11 +134,19 @@ class Life:
         made: list[Channel] = []
         for name in self.facts.connect:
             if name == "agent" and self.facts.has_agent:
-                shared = self.config.scope == "run"
-                made.append(AgentChannel(self.directory.agent_socket, self.config.name, shared=shared))
+                made.append(self._make_agent())
             elif name == "console":
                 made.append(self.shells[self.config.serial[0]])
         return made
+
+    def _make_agent(self) -> Channel:
+        name = self.config.name
+        if self.config.scope == "run":  # other processes use it too
+            return AgentChannel(self.directory.agent_socket, name, shared=True)
+        port = ExecPort(self.directory.exec_socket, name)
+        self.vitals.on_exec_closed = port.lost
+        agent = AgentChannel(self.directory.agent_socket, name)
+        return QuickAgent(agent, port, lambda: self.vitals.exec_listens)
 
     def serial_port(self, name: str) -> SerialPort:
         """A serial port by its name in `serial:`."""
@@ -164,8 +174,14 @@ class Life:
     async def reach(self) -> None:
         """Connect to the agent's port before a frozen guest goes on, so that it never sees nobody there."""
         for channel in self.channels:
-            if isinstance(channel, AgentChannel):
+            if isinstance(channel, QuickAgent):
                 await channel.reach()
+
+    async def settle(self, deadline: Deadline) -> None:
+        """Be connected to what listens in a guest that is going to be frozen."""
+        for channel in self.channels:
+            if isinstance(channel, QuickAgent):
+                await channel.settle(deadline)
 
     async def hush(self) -> None:
         """End conversations with the guest, so that none is frozen half-way; the next call begins anew.

@@ -1,0 +1,171 @@
+"""Commands by maqet-exec, a small program in builtin:linux: quicker than QEMU's agent, with the same outcome.
+
+The program and its messages: guests/exec/maqet-exec.c.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+
+from pytest_maqet.deadline import Deadline
+from pytest_maqet.errors import ChannelError
+from pytest_maqet.guest.commands import END_GRACE, CommandOutcome, CommandRequest, command_timeout
+from pytest_maqet.guest.exec_connection import ExecCommand, ExecConnection
+from pytest_maqet.guest.exec_frames import LONGEST_ARGUMENTS, MOST_ARGUMENTS, SLOTS
+from pytest_maqet.guest.shell_script import END_PROCESSES, command_script
+
+#: Seconds for somebody to answer when a connection is made.
+PATIENCE = 2.0
+#: Of each output so many bytes are kept, as QEMU's agent does.
+OUTPUT_LIMIT = 16 * 1024 * 1024
+# Places that are left for what ends commands.
+_RESERVED = 4
+
+
+class ExecPort:
+    """The host's end of maqet-exec's port; loop-thread only.
+
+    QEMU serves one client of the socket at a time, so this is for a VM that only one process uses.
+    """
+
+    def __init__(self, socket_path: Path, vm_name: str) -> None:
+        self.path = socket_path
+        self.vm_name = vm_name
+        self._connection: ExecConnection | None = None
+        self._connecting = asyncio.Lock()
+        self._endings: set[asyncio.Task[object]] = set()
+
+    def takes(self, request: CommandRequest) -> bool:
+        """Whether there is a place for one more command, and this one is not too big."""
+        words = _words(request)
+        size = sum(len(word) + 1 for word in words)
+        busy = self._connection.busy if self._connection is not None else 0
+        return size <= LONGEST_ARGUMENTS and len(words) <= MOST_ARGUMENTS and busy < SLOTS - _RESERVED
+
+    @property
+    def usable(self) -> bool:
+        """Whether it is connected."""
+        return self._connection is not None and self._connection.usable
+
+    async def reach(self) -> None:
+        """Open the socket, if that is not so yet; the guest need not run for it.
+
+        Raises ChannelError when there is no such socket.
+        """
+        if self.usable:
+            return
+        await self._drop()
+        try:
+            self._connection = await ExecConnection.opened(self.path, self.vm_name)
+        except OSError as error:
+            raise ChannelError(f"{self.vm_name}: {self.path} cannot be reached: {error}") from error
+
+    async def connect(self, deadline: Deadline) -> None:
+        """Be connected, and certain that somebody answers; raises ChannelError when nobody does."""
+        if self._connection is not None and self._connection.usable and self._connection.welcomed:
+            return
+        async with self._connecting:
+            await self.reach()
+            assert self._connection is not None
+            try:
+                async with asyncio.timeout(min(PATIENCE * deadline.scale, deadline.remaining)):
+                    await self._connection.greet()
+            except TimeoutError:
+                await self._drop()
+                raise ChannelError(f"{self.vm_name}: nobody in the guest answered on {self.path}") from None
+
+    async def run(self, request: CommandRequest, deadline: Deadline) -> CommandOutcome:
+        """Run a command to its end; see `Channel.run`. It must be connected."""
+        command = self._begin(_words(request), request.input)
+        try:
+            async with asyncio.timeout(deadline.remaining):
+                await asyncio.shield(command.done)
+        except TimeoutError:
+            return await self._too_late(command, request, deadline)
+        except asyncio.CancelledError:
+            self._later(self._end(command))
+            raise
+        return self._outcome(command, request)
+
+    def lost(self) -> None:
+        """Nobody has the port open in the guest any more: end what waits for an answer."""
+        if self._connection is not None:
+            self._connection.fail(
+                ChannelError(
+                    f"{self.vm_name}: the guest agent has closed its port while it ran a command",
+                    hint="it has ended or the guest goes down; the next command looks for another channel",
+                )
+            )
+
+    async def close(self) -> None:
+        """Disconnect; `connect` connects again. Idempotent."""
+        endings = list(self._endings)
+        for task in endings:
+            task.cancel()
+        await asyncio.gather(*endings, return_exceptions=True)
+        await self._drop()
+
+    async def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
+
+    def _begin(self, words: Sequence[bytes], data: bytes | None = None) -> ExecCommand:
+        if self._connection is None:
+            raise ChannelError(f"{self.vm_name}: the connection to the guest was closed")
+        return self._connection.begin(words, data, OUTPUT_LIMIT)
+
+    def _outcome(self, command: ExecCommand, request: CommandRequest) -> CommandOutcome:
+        status, error = command.done.result()
+        if command.cut:
+            raise ChannelError(
+                f"{self.vm_name}: the command printed more than the guest agent keeps (16 MiB): {request}",
+                hint="let it write to a file in the guest, or run it over another channel",
+            )
+        if error:
+            program = os.fsdecode(_words(request)[0])
+            command.stderr += f"{program}: {os.strerror(error)}\n".encode("utf-8", "surrogateescape")
+        return CommandOutcome(status, bytes(command.stdout), bytes(command.stderr))
+
+    async def _too_late(
+        self, command: ExecCommand, request: CommandRequest, deadline: Deadline
+    ) -> CommandOutcome:
+        if not command.process.done():
+            self._later(self._end(command))
+            raise ChannelError(
+                f"{self.vm_name}: the guest agent did not start the command within {deadline}: {request}"
+            )
+        ended = await self._end(command)
+        partial = self._outcome(command, request) if ended else None
+        raise command_timeout(self.vm_name, request, deadline, partial, ended=ended)
+
+    async def _end(self, command: ExecCommand) -> bool:
+        """End a command with all its children; whether that was done."""
+        with contextlib.suppress(ChannelError, TimeoutError):
+            async with asyncio.timeout(END_GRACE):
+                process = await asyncio.shield(command.process)
+                if process and not command.done.done():
+                    words = ("/bin/sh", "-c", END_PROCESSES, "sh", str(process), "KILL")
+                    await self._begin([os.fsencode(word) for word in words]).done
+                await asyncio.shield(command.done)
+                return True
+        command.drop()
+        return False
+
+    def _later(self, work: Coroutine[object, object, object]) -> None:
+        """Do `work` without making a cancelled caller wait for it."""
+        task = asyncio.ensure_future(work)
+        self._endings.add(task)
+        task.add_done_callback(self._endings.discard)
+
+
+def _words(request: CommandRequest) -> list[bytes]:
+    """The arguments for the guest; a shell is added only where there is something to set."""
+    words = ("/bin/sh", "-c", request.command) if isinstance(request.command, str) else request.command
+    if request.env or request.cwd is not None:
+        words = ("/bin/sh", "-c", command_script(request) + 'exec "$@"', "sh")
+    return [word.encode("utf-8", "surrogateescape") for word in words]
