@@ -198,7 +198,9 @@ class ExecConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket is closed, by whoever it was."""
-        self.fail(ChannelError(f"{self.vm_name}: the connection to the guest broke: {exc or 'it was closed'}"))
+        self.fail(
+            ChannelError(f"{self.vm_name}: the connection to the guest broke: {exc or 'it was closed'}")
+        )
         _settle(self._gone, None)
 
     def _take(self, frame: Frame) -> None:

@@ -16,16 +16,15 @@ from typing import Any, TypeVar
 from pytest_maqet.config import VmConfig
 from pytest_maqet.deadline import Deadline
 from pytest_maqet.errors import ChannelError, GuestPanic, MaqetError, QMPCommandError
-from pytest_maqet.guest.agent import AgentChannel
 from pytest_maqet.guest.channel import Channel, pick
 from pytest_maqet.guest.commands import END_GRACE, CommandRequest, CompletedCommand
-from pytest_maqet.guest.exec_port import ExecPort
 from pytest_maqet.guest.quick_agent import QuickAgent
 from pytest_maqet.guest.remote_process import RemoteProcess, start_process
 from pytest_maqet.guest.serial_port import SerialPort
 from pytest_maqet.guest.serial_shell import SerialShell
 from pytest_maqet.guest.serial_writer import SerialWriter
 from pytest_maqet.guest.wake_port import WakePort
+from pytest_maqet.machine.agent_choice import agent_channel
 from pytest_maqet.machine.agent_port import AgentPort
 from pytest_maqet.machine.forwarding import forward
 from pytest_maqet.machine.monitors import claim_monitor
@@ -134,19 +133,10 @@ class Life:
         made: list[Channel] = []
         for name in self.facts.connect:
             if name == "agent" and self.facts.has_agent:
-                made.append(self._make_agent())
+                made.append(agent_channel(self.config, self.directory, self.vitals))
             elif name == "console":
                 made.append(self.shells[self.config.serial[0]])
         return made
-
-    def _make_agent(self) -> Channel:
-        name = self.config.name
-        if self.config.scope == "run":  # other processes use it too
-            return AgentChannel(self.directory.agent_socket, name, shared=True)
-        port = ExecPort(self.directory.exec_socket, name)
-        self.vitals.on_exec_closed = port.lost
-        agent = AgentChannel(self.directory.agent_socket, name)
-        return QuickAgent(agent, port, lambda: self.vitals.exec_listens)
 
     def serial_port(self, name: str) -> SerialPort:
         """A serial port by its name in `serial:`."""

@@ -34,7 +34,7 @@ def way_to_wake(life: Life) -> str:
 
 
 async def settle(life: Life, way: str, deadline: Deadline) -> None:
-    """Have what listens in the guest wait for the next message, so that it is not frozen while it is polling."""
+    """Have what listens in the guest wait for the next message: it is not to be frozen while it polls."""
     if await life.run_state(deadline) != "running":
         return
     if way == PORT:
