@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Self, TypeVar, cast
 
@@ -18,6 +17,7 @@ from pytest_maqet.guest.exec_frames import (
     Frame,
     FrameReader,
     Kind,
+    Program,
     hello,
     packed,
     run_frames,
@@ -152,12 +152,12 @@ class ExecConnection(asyncio.Protocol):
                 self._write(PADDING + hello(self._session))
                 patience *= 2
 
-    def begin(self, words: Sequence[bytes], data: bytes | None, limit: int) -> ExecCommand:
+    def begin(self, program: Program, data: bytes | None, limit: int) -> ExecCommand:
         """Start a command with this input, of whose outputs `limit` bytes are kept each."""
         self._number += 1
         command = ExecCommand(self, self._number, data or None, limit)
         self._commands[self._number] = command
-        frames = run_frames(self._session, self._number, words, has_input=bool(data))
+        frames = run_frames(self._session, self._number, program, has_input=bool(data))
         self._write(frames + command.input_frames(self._session))
         return command
 

@@ -6,7 +6,7 @@ What they mean, and what the guest does with them: guests/exec/maqet-exec.c.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -43,8 +43,8 @@ class Kind(IntEnum):
     PROCESS = 0x86
 
 
-#: Flags of RUN: its next piece follows; the command gets input.
-MORE, HAS_INPUT = 1, 2
+#: Flags of RUN: its next piece follows; the command gets input; it has the environment of a shell's child.
+MORE, HAS_INPUT, IN_SHELL = 1, 2, 4
 
 
 @dataclass(frozen=True)
@@ -75,10 +75,24 @@ def welcome(session: int) -> bytes:
     return packed(session, ~session & 0xFFFFFFFF, Kind.WELCOME)
 
 
-def run_frames(session: int, command: int, words: Iterable[bytes], *, has_input: bool) -> bytes:
+@dataclass(frozen=True)
+class Program:
+    """What is to be run: its arguments, the first being its name; `in_shell`: as the child of a shell."""
+
+    words: tuple[bytes, ...]
+    in_shell: bool = False
+
+    @property
+    def fits(self) -> bool:
+        """Whether the guest takes so much."""
+        size = sum(len(word) + 1 for word in self.words)
+        return size <= LONGEST_ARGUMENTS and len(self.words) <= MOST_ARGUMENTS
+
+
+def run_frames(session: int, command: int, program: Program, *, has_input: bool) -> bytes:
     """What starts a command."""
-    data = b"".join(word + b"\0" for word in words)
-    last = HAS_INPUT if has_input else 0
+    data = b"".join(word + b"\0" for word in program.words)
+    last = (HAS_INPUT if has_input else 0) | (IN_SHELL if program.in_shell else 0)
     pieces = [data[at : at + LONGEST] for at in range(0, len(data), LONGEST)]
     frames = [packed(session, command, Kind.RUN, piece, MORE) for piece in pieces[:-1]]
     return b"".join([*frames, packed(session, command, Kind.RUN, pieces[-1], last)])

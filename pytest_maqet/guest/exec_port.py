@@ -8,14 +8,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine
 from pathlib import Path
 
 from pytest_maqet.deadline import Deadline
 from pytest_maqet.errors import ChannelError
 from pytest_maqet.guest.commands import END_GRACE, CommandOutcome, CommandRequest, command_timeout
 from pytest_maqet.guest.exec_connection import ExecCommand, ExecConnection
-from pytest_maqet.guest.exec_frames import LONGEST_ARGUMENTS, MOST_ARGUMENTS, SLOTS
+from pytest_maqet.guest.exec_frames import SLOTS, Program
 from pytest_maqet.guest.shell_script import END_PROCESSES, command_script
 
 #: Seconds for somebody to answer when a connection is made.
@@ -41,10 +41,8 @@ class ExecPort:
 
     def takes(self, request: CommandRequest) -> bool:
         """Whether there is a place for one more command, and this one is not too big."""
-        words = _words(request)
-        size = sum(len(word) + 1 for word in words)
         busy = self._connection.busy if self._connection is not None else 0
-        return size <= LONGEST_ARGUMENTS and len(words) <= MOST_ARGUMENTS and busy < SLOTS - _RESERVED
+        return busy < SLOTS - _RESERVED and _program(request).fits
 
     @property
     def usable(self) -> bool:
@@ -80,7 +78,7 @@ class ExecPort:
 
     async def run(self, request: CommandRequest, deadline: Deadline) -> CommandOutcome:
         """Run a command to its end; see `Channel.run`. It must be connected."""
-        command = self._begin(_words(request), request.input)
+        command = self._begin(_program(request), request.input)
         try:
             async with asyncio.timeout(deadline.remaining):
                 await asyncio.shield(command.done)
@@ -92,7 +90,7 @@ class ExecPort:
         return self._outcome(command, request)
 
     def lost(self) -> None:
-        """Nobody has the port open in the guest any more: end what waits for an answer."""
+        """The guest has begun anew: end what waits for an answer."""
         if self._connection is not None:
             self._connection.fail(
                 ChannelError(
@@ -114,10 +112,10 @@ class ExecPort:
         if connection is not None:
             await connection.close()
 
-    def _begin(self, words: Sequence[bytes], data: bytes | None = None) -> ExecCommand:
+    def _begin(self, program: Program, data: bytes | None = None) -> ExecCommand:
         if self._connection is None:
             raise ChannelError(f"{self.vm_name}: the connection to the guest was closed")
-        return self._connection.begin(words, data, OUTPUT_LIMIT)
+        return self._connection.begin(program, data, OUTPUT_LIMIT)
 
     def _outcome(self, command: ExecCommand, request: CommandRequest) -> CommandOutcome:
         status, error = command.done.result()
@@ -127,7 +125,7 @@ class ExecPort:
                 hint="let it write to a file in the guest, or run it over another channel",
             )
         if error:
-            program = os.fsdecode(_words(request)[0])
+            program = os.fsdecode(_program(request).words[0])
             command.stderr += f"{program}: {os.strerror(error)}\n".encode("utf-8", "surrogateescape")
         return CommandOutcome(status, bytes(command.stdout), bytes(command.stderr))
 
@@ -150,7 +148,7 @@ class ExecPort:
                 process = await asyncio.shield(command.process)
                 if process and not command.done.done():
                     words = ("/bin/sh", "-c", END_PROCESSES, "sh", str(process), "KILL")
-                    await self._begin([os.fsencode(word) for word in words]).done
+                    await self._begin(Program(tuple(os.fsencode(word) for word in words))).done
                 await asyncio.shield(command.done)
                 return True
         command.drop()
@@ -163,9 +161,16 @@ class ExecPort:
         task.add_done_callback(self._endings.discard)
 
 
-def _words(request: CommandRequest) -> list[bytes]:
-    """The arguments for the guest; a shell is added only where there is something to set."""
-    words = ("/bin/sh", "-c", request.command) if isinstance(request.command, str) else request.command
+def _program(request: CommandRequest) -> Program:
+    """What the guest is to run; a shell is added only where there is something to set.
+
+    QEMU's agent starts a program that is given as arguments by a shell: it gets that one's environment.
+    """
+    words: tuple[str, ...]
     if request.env or request.cwd is not None:
         words = ("/bin/sh", "-c", command_script(request) + 'exec "$@"', "sh")
-    return [word.encode("utf-8", "surrogateescape") for word in words]
+    elif isinstance(request.command, str):
+        words = ("/bin/sh", "-c", request.command)
+    else:
+        words = request.command
+    return Program(tuple(word.encode("utf-8", "surrogateescape") for word in words), words is request.command)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from pytest_maqet.deadline import Deadline
 from pytest_maqet.errors import ChannelError
@@ -19,7 +19,7 @@ class QuickAgent:
 
     name = "agent"
 
-    def __init__(self, agent: AgentChannel, port: ExecPort, listens: Callable[[], bool]) -> None:
+    def __init__(self, agent: AgentChannel, port: ExecPort, listens: Callable[[], Awaitable[bool]]) -> None:
         self._agent = agent
         self._port = port
         self._listens = listens
@@ -32,7 +32,7 @@ class QuickAgent:
     async def reach(self) -> None:
         """Open the connections of a guest that does not run yet, so that it never sees nobody there."""
         await self._agent.reach()
-        if self._listens():
+        if await self._listens():
             await self._port.reach()
 
     async def settle(self, deadline: Deadline) -> None:
@@ -56,7 +56,10 @@ class QuickAgent:
 
     async def _quick(self, deadline: Deadline) -> bool:
         """Whether maqet-exec is there and answers."""
-        if self._broken or not self._listens():
+        if self._broken:
+            return False
+        if not await self._listens():
+            await self._port.close()
             return False
         try:
             await self._port.connect(deadline)

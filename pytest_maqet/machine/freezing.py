@@ -60,7 +60,7 @@ def access_of(vm: MachineCore, deadline: Deadline) -> Access:
             vm.on_loop(life.channel(deadline.within(CHANNEL_SECONDS * deadline.scale)))
     wake = way_to_wake(life)
     vm.on_loop(settle(life, wake, deadline))
-    return Access(life.picked_channel, wake, life.vitals.exec_listens)
+    return Access(life.picked_channel, wake, vm.on_loop(life.exec_listens()))
 
 
 def template_life(config: VmConfig, host: Host, loop: LoopThread, draft: Draft) -> Life:

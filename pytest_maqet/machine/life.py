@@ -133,7 +133,7 @@ class Life:
         made: list[Channel] = []
         for name in self.facts.connect:
             if name == "agent" and self.facts.has_agent:
-                made.append(agent_channel(self.config, self.directory, self.vitals))
+                made.append(agent_channel(self.config, self.directory, self.vitals, self._agent_port))
             elif name == "console":
                 made.append(self.shells[self.config.serial[0]])
         return made
@@ -166,6 +166,10 @@ class Life:
         for channel in self.channels:
             if isinstance(channel, QuickAgent):
                 await channel.reach()
+
+    async def exec_listens(self) -> bool:
+        """Whether maqet-exec waits for commands in the guest."""
+        return await self._agent_port.exec_listens()
 
     async def settle(self, deadline: Deadline) -> None:
         """Be connected to what listens in a guest that is going to be frozen."""

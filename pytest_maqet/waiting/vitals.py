@@ -58,9 +58,11 @@ class Vitals:
         self.agent_gone = False
         #: whether maqet-wake has its port open in the guest
         self.wake_listens = False
-        #: whether maqet-exec has its port open in the guest, and who is told when it closes it
+        #: whether maqet-exec has its port open in the guest, and whether it ever had
         self.exec_listens = False
-        self.on_exec_closed: Callable[[], None] | None = None
+        self.exec_seen = False
+        #: called when the guest begins anew
+        self.on_reset: Callable[[], None] | None = None
         self._stderr_log = stderr_log
         self._process: QemuProcess | None = None
         self._watches: list[int] = []
@@ -114,7 +116,9 @@ class Vitals:
         elif message["event"] == "RESET":
             self.failures.guest_reset()
             self.powered_off = None
-            self._exec_port(opened=False)  # told at most once a second otherwise
+            self.exec_listens = False  # QEMU tells of a port at most once a second
+            if self.on_reset is not None:
+                self.on_reset()
         elif message["event"] == "SHUTDOWN":
             self.powered_off = str(message.get("data", {}).get("reason", "unknown"))
         elif message["event"] == "VSERPORT_CHANGE" and message.get("data", {}).get("id") == AGENT_PORT:
@@ -122,15 +126,11 @@ class Vitals:
         elif message["event"] == "VSERPORT_CHANGE" and message.get("data", {}).get("id") == WAKE_PORT:
             self.wake_listens = bool(message["data"]["open"])
         elif message["event"] == "VSERPORT_CHANGE" and message.get("data", {}).get("id") == EXEC_PORT:
-            self._exec_port(opened=bool(message["data"]["open"]))
+            self.exec_listens = bool(message["data"]["open"])
+            self.exec_seen = True
         elif message["event"] == "JOB_STATUS_CHANGE" and _has_restored(message["data"]):
             self._guest_restored()
         self.pulse.beat()
-
-    def _exec_port(self, *, opened: bool) -> None:
-        self.exec_listens = opened
-        if not opened and self.on_exec_closed is not None:
-            self.on_exec_closed()
 
     def _guest_restored(self) -> None:
         """The guest stands where it once was: what it said and did since is over."""

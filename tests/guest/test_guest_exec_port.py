@@ -16,7 +16,7 @@ from exec_rig import ENVIRONMENT, Server, built, serving
 from pytest_maqet.deadline import Deadline
 from pytest_maqet.errors import ChannelError, CommandTimeout
 from pytest_maqet.guest.commands import CommandOutcome, CommandRequest
-from pytest_maqet.guest.exec_frames import MORE, SLOTS, FrameReader, Kind, hello, packed, run_frames
+from pytest_maqet.guest.exec_frames import MORE, SLOTS, FrameReader, Kind, Program, hello, packed, run_frames
 from pytest_maqet.guests.initramfs import EXEC_HELPER
 
 Work = Callable[[Server], Awaitable[None]]
@@ -294,8 +294,8 @@ def test_a_host_that_left_half_a_frame_and_running_commands(program: Path, cut: 
         loop = asyncio.get_running_loop()
         await loop.sock_sendall(server.line, hello(old))
         command = ("sh", "-c", "trap '' PIPE; while sleep 0.01; do echo late; done 2>/dev/null")
-        words = [word.encode() for word in command]
-        await loop.sock_sendall(server.line, run_frames(old, 1, words, has_input=True))
+        program = Program(tuple(word.encode() for word in command))
+        await loop.sock_sendall(server.line, run_frames(old, 1, program, has_input=True))
         half = packed(old, 1, Kind.INPUT, b"x" * 9000)[:cut]
         await loop.sock_sendall(server.line, half)
         await server.port.connect(Deadline(60))
@@ -326,7 +326,7 @@ def test_kill_and_drop(program: Path) -> None:
         connection._write(packed(connection._session, 1, Kind.KILL))
         assert (await running).returncode == 128 + signal.SIGKILL
         for _ in range(3 * SLOTS):
-            connection.begin([b"sh", b"-c", b"sleep 0.1; echo nobody"], None, 10).drop()
+            connection.begin(Program((b"sh", b"-c", b"sleep 0.1; echo nobody")), None, 10).drop()
         assert await server.run("echo on") == CommandOutcome(0, b"on\n", b"")
 
     with_server(program, work)

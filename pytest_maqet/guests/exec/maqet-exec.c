@@ -19,7 +19,9 @@
  *    HELLO  command is the session, inverted             WELCOME  the answer to HELLO, likewise
  *    RUN    arguments, each with a zero at its end;      OUT ERR  a piece of the command's output
  *           MORE: the next RUN goes on with them;        EXIT     4 bytes status, 4 bytes errno when it could
- *           INPUT: pieces of its input follow                     not be started: the command is over
+ *           HAS_INPUT: pieces of its input follow;                not be started: the command is over
+ *           IN_SHELL: as if a shell had started it,
+ *           SHLVL is one more
  *    INPUT  a piece of the input; empty: its end         TOOK     4 bytes: so many bytes of input have room
  *    KILL   SIGKILL for the command's process group               again; all ones: it reads no more
  *    DROP   nobody wants to know any more                PROCESS  4 bytes: it was started, its process id
@@ -64,7 +66,7 @@ enum { F_GETFL = 3, F_SETFL = 4, F_SETOWN = 8, F_DUPFD_CLOEXEC = 1030, WNOHANG =
 #define MAGIC 0x3145514dU /* "MQE1" */
 
 enum { HELLO = 1, RUN, INPUT, KILL, DROP, WELCOME = 0x81, OUT, ERR, EXIT, TOOK, PROCESS };
-enum { MORE = 1, HAS_INPUT = 2 };
+enum { MORE = 1, HAS_INPUT = 2, IN_SHELL = 4 };
 enum {
     SLOTS = 16,
     LONGEST = 16384,           /* data of a frame */
@@ -99,7 +101,7 @@ static u8 too_many;
 static char *words[WORDS + 2];
 static char path_name[4096 + 256];
 static u8 child_stack[32 * 1024] __attribute__((aligned(16)));
-static char **environment;
+static char **environment, **environment_in_shell, **environment_now;
 static u32 session;
 static u8 connected, greeted, is_socket, stalled;
 static int port, children, arrivals;
@@ -217,11 +219,11 @@ struct start { int in, out, err; volatile int error; };
 /* Returns only when it failed: the errno. */
 static int become(const char *file)
 {
-    long error = -CALL(execve, file, words + 1, environment);
+    long error = -CALL(execve, file, words + 1, environment_now);
     if (error == ENOEXEC) {                 /* a script without #!: words[0] is kept free for its shell */
         words[1] = (char *)file;
         words[0] = "/bin/sh";
-        error = -CALL(execve, words[0], words, environment);
+        error = -CALL(execve, words[0], words, environment_now);
     }
     return error;
 }
@@ -341,8 +343,10 @@ static int start(struct command *c, int with_input)
     return error;
 }
 
-static void run(u32 number, int with_input)
+static void run(u32 number, int flags)
 {
+    int with_input = flags & HAS_INPUT;
+    environment_now = flags & IN_SHELL ? environment_in_shell : environment;
     struct command *c = commands;
     while (c < commands + SLOTS && c->used) c++;
     int error = EAGAIN;
@@ -465,7 +469,7 @@ static void obey(const struct frame *f, const u8 *data)
     } else if (f->type == RUN) {
         collect(data, f->length);
         if (f->flags & MORE) return;
-        run(f->command, f->flags & HAS_INPUT);
+        run(f->command, f->flags);
         argument_bytes = too_many = 0;
     } else if (!c) return;
     else if (f->type == INPUT) take_input(c, data, f->length);
@@ -576,6 +580,30 @@ static void serve(void)
     }
 }
 
+/* Copies the environment; what is too long for that stays as it is. */
+static void prepare_environment(void)
+{
+    static char *copy[1024];
+    static char level[] = "SHLVL=\0\0\0";
+    u32 n = 0;
+    environment_in_shell = environment;
+    for (; environment[n]; n++) {
+        if (n == 1023) return;
+        const char *e = environment[n];
+        u32 same_length = 0, value = 0;
+        while (same_length < 6 && e[same_length] == level[same_length]) same_length++;
+        copy[n] = environment[n];
+        if (same_length < 6) continue;
+        for (e += 6; *e >= '0' && *e <= '9' && value < 99; e++) value = value * 10 + (*e - '0');
+        if (*e || ++value > 99) continue;
+        char *digit = level + 6;
+        if (value > 9) *digit++ = '0' + value / 10;
+        *digit = '0' + value % 10;
+        copy[n] = level;
+    }
+    environment_in_shell = copy;
+}
+
 static void prepare_signals(void)
 {
     struct { u64 handler, flags, restorer, mask; } standard = { 0, 0, 0, 0 };
@@ -606,6 +634,7 @@ __attribute__((used)) static void entry(long *stack)
     if (fd < 0) complain("maqet-exec: the port cannot be opened\n", 1);
     port = fd;
     prepare_signals();
+    prepare_environment();
     CALL(fcntl, port, F_SETOWN, CALL(getpid, 0, 0, 0));
     CALL(fcntl, port, F_SETFL, CALL(fcntl, port, F_GETFL, 0) | O_NONBLOCK | (is_socket ? 0 : O_ASYNC));
     if (!is_socket) listen();                   /* whether somebody is connected */
