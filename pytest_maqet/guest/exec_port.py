@@ -10,6 +10,7 @@ import contextlib
 import os
 from collections.abc import Coroutine
 from pathlib import Path
+from typing import NoReturn
 
 from pytest_maqet.deadline import Deadline
 from pytest_maqet.errors import ChannelError
@@ -19,7 +20,7 @@ from pytest_maqet.guest.exec_frames import SLOTS, Program
 from pytest_maqet.guest.shell_script import END_PROCESSES, command_script
 
 #: Seconds for somebody to answer when a connection is made.
-PATIENCE = 2.0
+PATIENCE = 5.0
 #: Of each output so many bytes are kept, as QEMU's agent does.
 OUTPUT_LIMIT = 16 * 1024 * 1024
 # Places that are left for what ends commands.
@@ -44,6 +45,9 @@ class ExecPort:
         busy = self._connection.busy if self._connection is not None else 0
         return busy < SLOTS - _RESERVED and _program(request).fits
 
+    def _greeted(self) -> bool:
+        return self._connection is not None and self._connection.usable and self._connection.welcomed
+
     @property
     def usable(self) -> bool:
         """Whether it is connected."""
@@ -64,9 +68,11 @@ class ExecPort:
 
     async def connect(self, deadline: Deadline) -> None:
         """Be connected, and certain that somebody answers; raises ChannelError when nobody does."""
-        if self._connection is not None and self._connection.usable and self._connection.welcomed:
+        if self._greeted():
             return
         async with self._connecting:
+            if self._greeted():  # by another command, which a second greeting would end
+                return
             await self.reach()
             assert self._connection is not None
             try:
@@ -83,7 +89,7 @@ class ExecPort:
             async with asyncio.timeout(deadline.remaining):
                 await asyncio.shield(command.done)
         except TimeoutError:
-            return await self._too_late(command, request, deadline)
+            await self._too_late(command, request, deadline)
         except asyncio.CancelledError:
             self._later(self._end(command))
             raise
@@ -129,21 +135,21 @@ class ExecPort:
             command.stderr += f"{program}: {os.strerror(error)}\n".encode("utf-8", "surrogateescape")
         return CommandOutcome(status, bytes(command.stdout), bytes(command.stderr))
 
-    async def _too_late(
-        self, command: ExecCommand, request: CommandRequest, deadline: Deadline
-    ) -> CommandOutcome:
+    async def _too_late(self, command: ExecCommand, request: CommandRequest, deadline: Deadline) -> NoReturn:
+        """Word the time-out; a command that was started is ended before."""
         if not command.process.done():
             self._later(self._end(command))
             raise ChannelError(
                 f"{self.vm_name}: the guest agent did not start the command within {deadline}: {request}"
             )
         ended = await self._end(command)
-        partial = self._outcome(command, request) if ended else None
+        partial = CommandOutcome(0, bytes(command.stdout), bytes(command.stderr))
         raise command_timeout(self.vm_name, request, deadline, partial, ended=ended)
 
     async def _end(self, command: ExecCommand) -> bool:
         """End a command with all its children; whether that was done."""
-        with contextlib.suppress(ChannelError, TimeoutError):
+        with contextlib.ExitStack() as stack, contextlib.suppress(ChannelError, TimeoutError):
+            stack.callback(command.drop)  # nothing is left to drop when it is over
             async with asyncio.timeout(END_GRACE):
                 process = await asyncio.shield(command.process)
                 if process and not command.done.done():
@@ -151,7 +157,6 @@ class ExecPort:
                     await self._begin(Program(tuple(os.fsencode(word) for word in words))).done
                 await asyncio.shield(command.done)
                 return True
-        command.drop()
         return False
 
     def _later(self, work: Coroutine[object, object, object]) -> None:

@@ -14,7 +14,7 @@ from pytest_maqet.guest.exec_port import ExecPort
 class QuickAgent:
     """Commands by maqet-exec while it `listens`, else by QEMU's agent; loop-thread only.
 
-    When maqet-exec breaks, QEMU's agent takes the commands that come, until the next `close`.
+    Where maqet-exec breaks though it listens, QEMU's agent takes the commands that come, until `close`.
     """
 
     name = "agent"
@@ -44,8 +44,9 @@ class QuickAgent:
         if self._port.takes(request) and await self._quick(deadline):
             try:
                 return await self._port.run(request, deadline)
-            finally:
-                self._broken = self._broken or not self._port.usable
+            except ChannelError:
+                self._broken = not self._port.usable and await self._listens()
+                raise
         return await self._agent.run(request, deadline)
 
     async def close(self) -> None:
@@ -64,6 +65,6 @@ class QuickAgent:
         try:
             await self._port.connect(deadline)
         except ChannelError:
-            self._broken = True
+            self._broken = not deadline.expired  # else it had no time to answer
             return False
         return True

@@ -169,6 +169,30 @@ def test_commands_at_once_do_not_mix(program: Path) -> None:
     with_server(program, work)
 
 
+def test_the_first_commands_at_once_greet_once(program: Path) -> None:
+    async def work(server: Server) -> None:
+        async def one(number: int) -> None:
+            await server.port.connect(Deadline(60))
+            assert (await server.run(f"sleep 0.2; echo {number}")).stdout == f"{number}\n".encode()
+
+        await asyncio.gather(*(one(number) for number in range(8)))
+
+    with_server(program, work, greet=False)
+
+
+def test_a_flood_is_ended_in_time_and_holds_up_nobody(program: Path) -> None:
+    async def work(server: Server) -> None:
+        floods = [asyncio.ensure_future(server.run("yes", 1.5)) for _ in range(3)]
+        await asyncio.sleep(0.2)
+        assert (await server.run("echo on")).stdout == b"on\n"
+        for flood in floods:
+            with pytest.raises(CommandTimeout, match="children were ended"):
+                await flood
+        assert (await server.run("echo on")).stdout == b"on\n"
+
+    with_server(program, work)
+
+
 def test_a_command_that_is_one_too_many_is_told(program: Path) -> None:
     async def work(server: Server) -> None:
         sleeping = [asyncio.ensure_future(server.run("cat; sleep 1")) for _ in range(SLOTS)]
