@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
 import shlex
@@ -9,7 +10,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from pytest_maqet.guests.initramfs import EXEC_HELPER
 
 SOURCE = EXEC_HELPER.with_suffix(".c")
 ENVIRONMENT = {"PATH": "/nowhere:/usr/bin:/bin", "HOME": "/home", "WHERE": "here"}
+
+Work = Callable[["Server"], Awaitable[None]]
 
 
 def built(target: Path) -> Path | None:
@@ -72,3 +75,11 @@ async def serving(program: Path, *, greet: bool = True) -> AsyncIterator[Server]
             yield Server(process, port, line)
         finally:
             await port.close()
+
+
+def with_server(program: Path, work: Work, *, greet: bool = True) -> None:
+    async def run() -> None:
+        async with serving(program, greet=greet) as server:
+            await work(server)
+
+    asyncio.run(run())

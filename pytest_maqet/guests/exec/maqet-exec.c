@@ -449,8 +449,11 @@ static void settle(struct command *c)
 
 /* -- from the host ----------------------------------------------------------------------------------------- */
 
-static void collect(const u8 *data, u32 length)
+static void collect(u32 number, const u8 *data, u32 length)
 {
+    static u32 collected;
+    if (number != collected) argument_bytes = too_many = 0;
+    collected = number;
     if (length > ARGUMENTS - argument_bytes) too_many = 1;
     else {
         memcpy(arguments + argument_bytes, data, length);
@@ -467,7 +470,7 @@ static void obey(const struct frame *f, const u8 *data)
         greeted = 1;
         tell(~session, WELCOME, 0, 0, 0);
     } else if (f->type == RUN) {
-        collect(data, f->length);
+        collect(f->command, data, f->length);
         if (f->flags & MORE) return;
         run(f->command, f->flags);
         argument_bytes = too_many = 0;
