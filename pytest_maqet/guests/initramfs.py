@@ -17,6 +17,8 @@ from pytest_maqet.guests.linux_parts import LinuxParts
 ROOT_FILES = Path(__file__).with_name("linux")
 #: The program that puts a resumed guest right; its source is beside it.
 WAKE_HELPER = Path(__file__).with_name("wake") / "maqet-wake"
+#: The program that runs commands for the host; its source is beside it.
+EXEC_HELPER = Path(__file__).with_name("exec") / "maqet-exec"
 
 _DIRECTORIES = (
     "dev",
@@ -63,6 +65,7 @@ def write_initramfs(parts: LinuxParts, output: BinaryIO) -> None:
         archive.character_device("dev/null", 1, 3, 0o666)
         taken = _add_own_files(archive)
         archive.file("sbin/maqet-wake", WAKE_HELPER.read_bytes(), 0o755)
+        archive.file("sbin/maqet-exec", EXEC_HELPER.read_bytes(), 0o755)
         _add_busybox(archive, parts.busybox, taken)
         _add_programs(archive, parts)
         if parts.modules is not None:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pytest_maqet.errors import LockTimeout, StartError
 from pytest_maqet.guests import kernel_image
-from pytest_maqet.guests.initramfs import WAKE_HELPER, write_initramfs
+from pytest_maqet.guests.initramfs import EXEC_HELPER, WAKE_HELPER, write_initramfs
 from pytest_maqet.guests.linux_parts import LinuxParts, from_apt
 from pytest_maqet.host_cache import cache_dir
 from pytest_maqet.runs.locks import held_lock
@@ -79,7 +79,7 @@ def recipe() -> str:
     digest = hashlib.sha256()
     folder = Path(__file__).parent
     code = (path for path in folder.glob("*.py") if path.name not in {"__init__.py", "builtin.py"})
-    for path in sorted((*code, WAKE_HELPER, *(folder / "linux").rglob("*"))):
+    for path in sorted((*code, WAKE_HELPER, EXEC_HELPER, *(folder / "linux").rglob("*"))):
         if path.is_file():
             digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""The guest agent's port as QEMU sees it: whether somebody in the guest has it open."""
+"""The ports of the guest's agents as QEMU sees them: whether somebody in the guest has them open."""
 
 from __future__ import annotations
 
@@ -31,16 +31,22 @@ class AgentPort:
         be still to come, as when the agent was restarted or the guest restored: QEMU is asked.
         """
         if self._vitals.agent_gone:
-            ports: Any = await self._execute("query-chardev", None, Deadline.after(self._patience))
-            self._vitals.agent_gone = not any(
-                port["label"] == "agent" and port["frontend-open"] for port in ports
-            )
+            self._vitals.agent_gone = not await self._open("agent")
         return self._vitals.agent_gone
 
+    async def exec_listens(self) -> bool:
+        """Whether maqet-exec has its port open; QEMU is asked as for the agent's."""
+        if self._vitals.exec_seen and not self._vitals.exec_listens:
+            self._vitals.exec_listens = await self._open("exec")
+        return self._vitals.exec_listens
+
     async def while_open(self, work: Coroutine[Any, Any, T]) -> T:
-        """Do `work`; ChannelError at once when the agent closes its port: nobody is left to answer."""
+        """Do `work`; ChannelError at once when the agent closes its port: nobody is left to answer.
+
+        The same when it is maqet-exec, which has the command where it listens.
+        """
         task = asyncio.ensure_future(work)
-        closing = asyncio.ensure_future(self._closed())
+        closing = asyncio.ensure_future(self._closed(quick=self._vitals.exec_listens))
         try:
             await asyncio.wait({task, closing}, return_when=asyncio.FIRST_COMPLETED)
             if task.done():
@@ -54,6 +60,10 @@ class AgentPort:
             closing.cancel()
             await asyncio.gather(task, closing, return_exceptions=True)
 
-    async def _closed(self) -> None:
-        while not await self.gone():
+    async def _closed(self, *, quick: bool) -> None:
+        while not await self.gone() and not (quick and not await self.exec_listens()):
             await self._vitals.pulse.wait()
+
+    async def _open(self, label: str) -> bool:
+        ports: Any = await self._execute("query-chardev", None, Deadline.after(self._patience))
+        return any(port["label"] == label and port["frontend-open"] for port in ports)

@@ -47,10 +47,13 @@ _WHOLE_STATE = "whole.state"
 
 @dataclass(frozen=True)
 class Access:
-    """How a guest was reached before it was frozen: the channel of its commands, and how it can be woken."""
+    """How a guest was reached before it was frozen: the channel of its commands, how it can be woken, and
+    whether maqet-exec listens in it.
+    """
 
     channel: str | None
     wake: str
+    exec: bool
 
 
 def access_of(vm: MachineCore, deadline: Deadline) -> Access:
@@ -58,7 +61,8 @@ def access_of(vm: MachineCore, deadline: Deadline) -> Access:
     life = vm.life
     deadline = deadline.within(CHANNEL_SECONDS * deadline.scale)
     if vm.on_loop(life.run_state(deadline)) != "running":
-        return Access(life.picked_channel, way_to_wake(life))  # nobody in it would answer
+        # Nobody in it would answer.
+        return Access(life.picked_channel, way_to_wake(life), life.vitals.exec_listens)
     if life.picked_channel is None and life.has_channels():
         with suppress(MaqetError):  # a guest without one is frozen all the same
             vm.on_loop(life.channel(deadline))
@@ -69,7 +73,7 @@ def access_of(vm: MachineCore, deadline: Deadline) -> Access:
     wake = way_to_wake(life)
     with suppress(MaqetError):
         vm.on_loop(settle(life, wake, deadline))
-    return Access(life.picked_channel, wake)
+    return Access(life.picked_channel, wake, vm.on_loop(life.exec_listens()))
 
 
 def template_life(config: VmConfig, host: Host, loop: LoopThread, draft: Draft) -> Life:
@@ -164,6 +168,7 @@ def freeze(
         files={name: FileState.of(draft.path / name) for name in names},
         channel=access.channel,
         wake=access.wake,
+        exec=access.exec,
         **facts,
     )
 

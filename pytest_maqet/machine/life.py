@@ -16,14 +16,15 @@ from typing import Any, TypeVar
 from pytest_maqet.config import VmConfig
 from pytest_maqet.deadline import Deadline
 from pytest_maqet.errors import ChannelError, GuestPanic, MaqetError, QMPCommandError
-from pytest_maqet.guest.agent import AgentChannel
 from pytest_maqet.guest.channel import Channel, pick
 from pytest_maqet.guest.commands import END_GRACE, CommandRequest, CompletedCommand
+from pytest_maqet.guest.quick_agent import QuickAgent
 from pytest_maqet.guest.remote_process import RemoteProcess, start_process
 from pytest_maqet.guest.serial_port import SerialPort
 from pytest_maqet.guest.serial_shell import SerialShell
 from pytest_maqet.guest.serial_writer import SerialWriter
 from pytest_maqet.guest.wake_port import WakePort
+from pytest_maqet.machine.agent_choice import agent_channel
 from pytest_maqet.machine.agent_port import AgentPort
 from pytest_maqet.machine.forwarding import forward
 from pytest_maqet.machine.monitors import claim_monitor
@@ -132,8 +133,7 @@ class Life:
         made: list[Channel] = []
         for name in self.facts.connect:
             if name == "agent" and self.facts.has_agent:
-                shared = self.config.scope == "run"
-                made.append(AgentChannel(self.directory.agent_socket, self.config.name, shared=shared))
+                made.append(agent_channel(self.config, self.directory, self.vitals, self._agent_port))
             elif name == "console":
                 made.append(self.shells[self.config.serial[0]])
         return made
@@ -164,8 +164,18 @@ class Life:
     async def reach(self) -> None:
         """Connect to the agent's port before a frozen guest goes on, so that it never sees nobody there."""
         for channel in self.channels:
-            if isinstance(channel, AgentChannel):
+            if isinstance(channel, QuickAgent):
                 await channel.reach()
+
+    async def exec_listens(self) -> bool:
+        """Whether maqet-exec waits for commands in the guest."""
+        return await self._agent_port.exec_listens()
+
+    async def settle(self, deadline: Deadline) -> None:
+        """Be connected to what listens in a guest that is going to be frozen."""
+        for channel in self.channels:
+            if isinstance(channel, QuickAgent):
+                await channel.settle(deadline)
 
     async def hush(self) -> None:
         """End conversations with the guest, so that none is frozen half-way; the next call begins anew.

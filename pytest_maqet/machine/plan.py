@@ -65,6 +65,7 @@ class Plan:
             serial=sockets.serial,
             agent=sockets.agent,
             wake=sockets.wake,
+            exec=sockets.exec,
             pidfile=directory.qemu_pid_file,
             ram=ram,
         )

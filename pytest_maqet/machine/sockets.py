@@ -21,6 +21,7 @@ class Sockets:
     serial: tuple[SerialPort, ...]
     agent: int | None
     wake: int | None
+    exec: int | None
 
 
 def listen(
@@ -37,6 +38,7 @@ def listen(
         serial=tuple(ports),
         agent=_bound(directory.agent_socket, stack) if agent else None,
         wake=_bound(directory.wake_socket, stack) if agent else None,
+        exec=_bound(directory.exec_socket, stack) if agent else None,
     )
 
 

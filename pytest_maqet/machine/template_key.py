@@ -40,7 +40,7 @@ def template_key(plan: Plan) -> str:
     drives = make_drives(config, plan.guest, directory, fresh=False, report=lambda _line: None)
     serial = tuple(SerialPort(name, 0, _ANYWHERE) for name in config.serial)
     agent = 0 if "agent" in plan.connect else None
-    sockets = Sockets((0,), serial, agent, agent)
+    sockets = Sockets((0,), serial, agent, agent, agent)
     ram = nameless.ram(_ANYWHERE, shared=False)
     inputs = replace(nameless.inputs(drives, sockets, directory, ram=ram), forwards=False)
     return machine_key(

@@ -35,9 +35,12 @@ def way_to_wake(life: Life) -> str:
 
 
 async def settle(life: Life, way: str, deadline: Deadline) -> None:
-    """Have maqet-wake wait for the next message, so that it is not frozen while it is polling."""
-    if way == PORT and await life.run_state(deadline) == "running":
+    """Have what listens in the guest wait for the next message: it is not to be frozen while it polls."""
+    if await life.run_state(deadline) != "running":
+        return
+    if way == PORT:
         await life.wake_port.wake(deadline, seed=None)
+    await life.settle(deadline)
 
 
 async def awaken(life: Life, way: str, deadline: Deadline) -> WakeAnswer:

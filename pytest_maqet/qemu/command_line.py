@@ -23,6 +23,7 @@ from pytest_maqet.qemu.machine_options import (
 )
 from pytest_maqet.qemu.ports import (
     agent_options,
+    exec_options,
     monitor_options,
     serial_options,
     user_network,
@@ -84,6 +85,7 @@ def build(config: VmConfig, caps: Capabilities, accelerator: str, inputs: Inputs
         *extra_devices(caps, found),
         *agent_options(found, inputs.agent),
         *wake_options(found, inputs.wake),
+        *exec_options(found, inputs.exec),
         *drive_options(config.name, machine, found, inputs.drives, bootable=_firmware_picks(config, inputs)),
         *_network(config, machine, caps, found, inputs),
     ]

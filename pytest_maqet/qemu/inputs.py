@@ -76,7 +76,7 @@ class Ram:
 class Inputs:
     """All that one start brings: drives, boot files, and listening sockets as descriptors.
 
-    `wake` needs `agent`: their ports share a bus.
+    `wake` and `exec` need `agent`: their ports share a bus.
     `incoming`: QEMU waits for a migrated state instead of booting. `ram` None is memory without a file.
     `forwards` false leaves the host's ports out of the network; `host_ports` are those to take for guest
     ports where it must not be any free one. `inherited` are descriptors that QEMU just keeps open.
@@ -90,6 +90,7 @@ class Inputs:
     serial: tuple[SerialPort, ...] = ()
     agent: int | None = None
     wake: int | None = None
+    exec: int | None = None
     pidfile: Path | None = None
     incoming: bool = False
     ram: Ram | None = None
@@ -100,5 +101,5 @@ class Inputs:
     @property
     def fds(self) -> tuple[int, ...]:
         """Every descriptor QEMU must inherit under the same number."""
-        ports = (fd for fd in (self.agent, self.wake) if fd is not None)
+        ports = (fd for fd in (self.agent, self.wake, self.exec) if fd is not None)
         return (*self.monitors, *(port.fd for port in self.serial), *ports, *self.inherited)

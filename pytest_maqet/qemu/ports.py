@@ -18,6 +18,8 @@ from pytest_maqet.qemu.quoting import Option, Value, option_text
 AGENT_PORT = "org.qemu.guest_agent.0"
 #: The name under which maqet-wake looks for its port (guests/wake).
 WAKE_PORT = "org.maqet.wake.0"
+#: The name under which maqet-exec looks for its port (guests/exec).
+EXEC_PORT = "org.maqet.exec.0"
 #: A PC has four places for ISA serial ports (hw/char/serial-isa.c).
 _ISA_PORTS = 4
 
@@ -86,6 +88,14 @@ def wake_options(found: Board, fd: int | None) -> list[Option]:
         return []
     values: dict[str, Value] = {"chardev": "wake", "name": WAKE_PORT, "id": "wake-port"}
     return [listening_socket("wake", fd), Option("device", option_text("virtserialport", values))]
+
+
+def exec_options(found: Board, fd: int | None) -> list[Option]:
+    """The port of maqet-exec, on the bus that `agent_options` has made."""
+    if fd is None or found.virtio is None:
+        return []
+    values: dict[str, Value] = {"chardev": "exec", "name": EXEC_PORT, "id": "exec-port"}
+    return [listening_socket("exec", fd), Option("device", option_text("virtserialport", values))]
 
 
 def user_network(

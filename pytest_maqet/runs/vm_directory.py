@@ -81,6 +81,11 @@ class VmDirectory:
         """Where a guest that resumes from a frozen state is put right (guest/wake_port.py)."""
         return self.path / "wake.sock"
 
+    @property
+    def exec_socket(self) -> Path:
+        """Where maqet-exec runs commands in builtin:linux (guest/exec_port.py)."""
+        return self.path / "exec.sock"
+
     def monitor_socket(self, number: int) -> Path:
         """The QMP monitor with that number, from 0."""
         return self.path / f"qmp{number}.sock"

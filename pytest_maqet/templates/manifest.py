@@ -14,7 +14,7 @@ from pytest_maqet.qemu.inputs import Drive
 
 MANIFEST = "manifest.json"
 #: Raised whenever the files or their meaning change.
-FORM = 2
+FORM = 3
 #: The files of a template beside its disks and console logs.
 RAM, STATE = "memory.ram", "machine.state"
 
@@ -77,7 +77,8 @@ class Manifest:
     `vm` is the name of the VM it was made for, `made` the time in seconds since the epoch, `boot_seconds`
     what a clone saves, `memory` the guest's bytes, `state_sha256` the digest of the device state, `consoles`
     the names of serial ports with the file of each log, `channel` the one that commands took, `wake` how
-    clones are reseeded (`machine.waking`), `files` the state of every file but the state's and this one.
+    clones are reseeded (`machine.waking`), `exec` whether maqet-exec listened in it, `files` the state of
+    every file but the state's and this one.
     """
 
     form: int
@@ -93,6 +94,7 @@ class Manifest:
     consoles: Mapping[str, str]
     channel: str | None
     wake: str
+    exec: bool
     files: Mapping[str, FileState]
 
     def write(self, folder: Path) -> None:

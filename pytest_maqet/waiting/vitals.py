@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from pytest_maqet.waiting.failures import FailureWatch
 AGENT_PORT = "agent-port"
 #: The id of maqet-wake's port on QEMU's command line.
 WAKE_PORT = "wake-port"
+#: The id of maqet-exec's port on QEMU's command line.
+EXEC_PORT = "exec-port"
 #: The ids of the jobs that put the guest back in time begin so: every process that uses the VM sees them end.
 RESTORE_JOB = "maqet-restore-"
 #: How many lines of the console an error shows.
@@ -56,6 +58,11 @@ class Vitals:
         self.agent_gone = False
         #: whether maqet-wake has its port open in the guest
         self.wake_listens = False
+        #: whether maqet-exec has its port open in the guest, and whether it ever had
+        self.exec_listens = False
+        self.exec_seen = False
+        #: called when the guest begins anew
+        self.on_reset: Callable[[], None] | None = None
         self._stderr_log = stderr_log
         self._process: QemuProcess | None = None
         self._watches: list[int] = []
@@ -109,12 +116,18 @@ class Vitals:
         elif message["event"] == "RESET":
             self.failures.guest_reset()
             self.powered_off = None
+            self.exec_listens = False  # QEMU tells of a port at most once a second
+            if self.on_reset is not None:
+                self.on_reset()
         elif message["event"] == "SHUTDOWN":
             self.powered_off = str(message.get("data", {}).get("reason", "unknown"))
         elif message["event"] == "VSERPORT_CHANGE" and message.get("data", {}).get("id") == AGENT_PORT:
             self.agent_gone = not message["data"]["open"]
         elif message["event"] == "VSERPORT_CHANGE" and message.get("data", {}).get("id") == WAKE_PORT:
             self.wake_listens = bool(message["data"]["open"])
+        elif message["event"] == "VSERPORT_CHANGE" and message.get("data", {}).get("id") == EXEC_PORT:
+            self.exec_listens = bool(message["data"]["open"])
+            self.exec_seen = True
         elif message["event"] == "JOB_STATUS_CHANGE" and _has_restored(message["data"]):
             self._guest_restored()
         self.pulse.beat()

@@ -51,6 +51,7 @@ class Bench:
             ),
             agent=self.listen() if agent else None,
             wake=self.listen() if agent else None,
+            exec=self.listen() if agent else None,
             pidfile=self.directory / "pid",
             **more,
         )

@@ -189,8 +189,8 @@ def test_an_incoming_vm_waits_for_its_state(bench: Bench) -> None:
 def test_descriptors_are_listed_in_full(bench: Bench) -> None:
     inputs = bench.inputs(ports=2)
     command_line = bench.build(inputs)
-    expected = (*inputs.monitors, *(port.fd for port in inputs.serial), inputs.agent, inputs.wake)
-    assert command_line.fds == expected
+    expected = (*inputs.monitors, *(port.fd for port in inputs.serial))
+    assert command_line.fds == (*expected, inputs.agent, inputs.wake, inputs.exec)
 
 
 def test_the_text_of_a_command_line_can_be_pasted(bench: Bench) -> None:

@@ -251,3 +251,13 @@ def test_evidence_names_the_template(new_manager):
     titles = [title for title, _text in vm.report_sections()]
     assert any("clone" in title for title in titles)
     assert Path(vm.workdir).exists()
+
+
+def test_a_clones_commands_go_by_the_quick_agent(new_manager):
+    manager = new_manager({"linux": LINUX})
+    for test in "ab":
+        vm = acquired(manager, "linux", test)
+        assert vm.started_by == "clone"
+        assert vm.run("echo on").stdout == "on\n"
+        [agent] = [channel for channel in vm.life.channels if channel.name == "agent"]
+        assert agent._port.usable, "QEMU's agent had to run it"

@@ -42,6 +42,7 @@ def manifest_of(draft: Draft, key: str = KEY) -> Manifest:
         consoles={"main": "serial-main.log"},
         channel="agent",
         wake="port",
+        exec=True,
         files={RAM: FileState.of(draft.path / RAM)},
     )
 
