@@ -108,13 +108,15 @@ def copied_life(vm: MachineCore, loop: LoopThread, draft: Draft, deadline: Deadl
     life, config = vm.life, vm.config
     plan = plan_for(config, vm.host)
     state = draft.path / _WHOLE_STATE
-    was_running = loop.run(life.run_state(deadline)) == "running"
+    state_before = loop.run(life.run_state(deadline))
     try:
         loop.run(_save_whole(life, state, deadline))
         drives = tuple(_copied(drive, draft) for drive in life.drives)
     finally:
-        if was_running:
-            loop.run(life.execute("cont", None, deadline))
+        # QEMU has let go of the disks for whoever takes the state; only `cont` takes them back.
+        loop.run(life.execute("cont", None, deadline))
+        if state_before != "running":
+            loop.run(life.execute("stop", None, deadline))
     directory = vm.host.run.new_vm_directory(config.name)
     _copy_logs(life.directory, directory, config)
 
