@@ -148,9 +148,13 @@ def changed(choice: Choice, parameter: Any) -> Choice:
     """A choice after an indirect parameter of `vm`: a VM's name, a template, or a mapping of overrides."""
     if isinstance(parameter, Mapping) and all(isinstance(key, str) for key in parameter):
         return replace(choice, overrides={**choice.overrides, **parameter})
-    name, template = name_or_template(
-        parameter, f"{choice.source}: an indirect parameter of `vm`, unless it is a dict of overrides,"
-    )
+    try:
+        name, template = name_or_template(parameter, "")
+    except ConfigError:
+        raise ConfigError(
+            f"{choice.source}: an indirect parameter of `vm` is a VM's name, a template or a dict of "
+            f"overrides, got {parameter!r}."
+        ) from None
     if choice.name in (None, name) and choice.template in (None, template):
         return replace(choice, name=name, template=template)
     return Choice(name, {}, None, choice.exclusive, choice.source, template)

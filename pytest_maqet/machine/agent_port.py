@@ -40,6 +40,12 @@ class AgentPort:
             self._vitals.exec_listens = await self._open("exec")
         return self._vitals.exec_listens
 
+    async def wake_listens(self) -> bool:
+        """Whether maqet-wake has its port open; QEMU is asked as for the agent's."""
+        if self._vitals.wake_seen and not self._vitals.wake_listens:
+            self._vitals.wake_listens = await self._open("wake")
+        return self._vitals.wake_listens
+
     async def while_open(self, work: Coroutine[Any, Any, T]) -> T:
         """Do `work`; ChannelError at once when the agent closes its port: nobody is left to answer.
 

@@ -97,7 +97,7 @@ async def load(life: Life, name: str, deadline: Deadline) -> tuple[Checkpoint, s
     checkpoint = book_of(life).find(name, life.config.name)
     if life.vitals.exit is not None:
         raise _gone(life, name)
-    wake = way_to_wake(life)
+    wake = await way_to_wake(life)
     await life.execute("stop", None, deadline)
     await life.break_off()
     if await life.run_state(deadline) in _NEED_RESET:

@@ -48,7 +48,7 @@ def cloned_life(
 
     async def go(life: Life, deadline: Deadline) -> None:
         life.expect_channel(frozen.manifest.channel)
-        life.vitals.wake_listens = frozen.manifest.wake == PORT
+        life.vitals.wake_listens = life.vitals.wake_seen = frozen.manifest.wake == PORT
         life.vitals.exec_listens = life.vitals.exec_seen = frozen.manifest.exec
         await life.reach()
         try:

@@ -62,7 +62,7 @@ def access_of(vm: MachineCore, deadline: Deadline) -> Access:
     deadline = deadline.within(CHANNEL_SECONDS * deadline.scale)
     if vm.on_loop(life.run_state(deadline)) != "running":
         # Nobody in it would answer.
-        return Access(life.picked_channel, way_to_wake(life), life.vitals.exec_listens)
+        return Access(life.picked_channel, vm.on_loop(way_to_wake(life)), life.vitals.exec_listens)
     if life.picked_channel is None and life.has_channels():
         with suppress(MaqetError):  # a guest without one is frozen all the same
             vm.on_loop(life.channel(deadline))
@@ -70,10 +70,10 @@ def access_of(vm: MachineCore, deadline: Deadline) -> Access:
         # Once, so that in each clone what runs a command is in memory, linked and looked up already.
         with suppress(MaqetError):
             vm.on_loop(life.run(CommandRequest("true"), deadline))
-    wake = way_to_wake(life)
+    wake = vm.on_loop(way_to_wake(life))
     with suppress(MaqetError):
         vm.on_loop(settle(life, wake, deadline))
-    return Access(life.picked_channel, wake, vm.on_loop(life.exec_listens()))
+    return Access(life.picked_channel, wake, vm.on_loop(life.agent_port.exec_listens()))
 
 
 def template_life(config: VmConfig, host: Host, loop: LoopThread, draft: Draft) -> Life:

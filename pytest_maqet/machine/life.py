@@ -167,9 +167,10 @@ class Life:
             if isinstance(channel, QuickAgent):
                 await channel.reach()
 
-    async def exec_listens(self) -> bool:
-        """Whether maqet-exec waits for commands in the guest."""
-        return await self._agent_port.exec_listens()
+    @property
+    def agent_port(self) -> AgentPort:
+        """Which of our programs listen in the guest."""
+        return self._agent_port
 
     async def settle(self, deadline: Deadline) -> None:
         """Be connected to what listens in a guest that is going to be frozen."""

@@ -25,11 +25,11 @@ PORT, COMMAND, NOTHING, NEEDLESS = "port", "command", "nothing", "needless"
 _ASLEEP = WakeAnswer("no command reaches this guest", "no command reaches this guest")
 
 
-def way_to_wake(life: Life) -> str:
+async def way_to_wake(life: Life) -> str:
     """How this guest, or a copy of it, can be woken."""
     if not life.facts.connect and life.facts.default_ready is not None:
         return NEEDLESS  # an embedded guest without channels keeps no time and draws no numbers
-    if life.vitals.wake_listens:
+    if await life.agent_port.wake_listens():
         return PORT
     return COMMAND if life.picked_channel is not None else NOTHING
 

@@ -180,13 +180,19 @@ class Launcher:
     def mould(self, way: Way, config: VmConfig, host: Host) -> ManagedMachine:
         """Bring up a VM that is going to be a template: of it nobody hears but when it fails."""
         vm: ManagedMachine | None = None
+        epoch = self._epoch
         try:
             begun = vm = _machine(way, config, host, ManagedMachine)
             with self._guard:
                 self._starting.append(begun)
+            self._check(epoch, begun)
+            self.usage.begin(config.name, begun.life.directory)
             way.finish(begun)
         except BaseException as error:
-            self._give_up(vm, error, tell=not isinstance(error, NotSupported))
+            tell = not isinstance(error, NotSupported)
+            if tell and vm is not None:
+                self.listener.started(vm)  # who hears of a failure has heard of the start
+            self._give_up(vm, error, tell=tell)
             raise
         finally:
             with self._guard:

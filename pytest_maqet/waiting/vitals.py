@@ -57,7 +57,7 @@ class Vitals:
         #: whether the guest agent had opened its port and has closed it since
         self.agent_gone = False
         #: whether maqet-wake has its port open in the guest
-        self.wake_listens = False
+        self.wake_listens = self.wake_seen = False
         #: whether maqet-exec has its port open in the guest, and whether it ever had
         self.exec_listens = False
         self.exec_seen = False
@@ -125,6 +125,7 @@ class Vitals:
             self.agent_gone = not message["data"]["open"]
         elif message["event"] == "VSERPORT_CHANGE" and message.get("data", {}).get("id") == WAKE_PORT:
             self.wake_listens = bool(message["data"]["open"])
+            self.wake_seen = self.wake_seen or self.wake_listens
         elif message["event"] == "VSERPORT_CHANGE" and message.get("data", {}).get("id") == EXEC_PORT:
             self.exec_listens = bool(message["data"]["open"])
             self.exec_seen = True

@@ -69,7 +69,8 @@ def test_junk_is_read_as_pyyaml_does_or_refused(text: str, pure: bool) -> None:
         return
     value = load(text, pure=pure)
     try:
-        expected = yaml.safe_load(text)
+        # Its two loaders differ at times: a lone "!" is "" for libyaml's and null for the other.
+        expected = yaml.load(text, yaml.SafeLoader if pure else yaml.CSafeLoader)
     except (yaml.YAMLError, ValueError):
         return  # PyYAML refuses dates that are none, and unhashable keys
     assert _texts(value) == _texts(expected)

@@ -34,7 +34,7 @@ def test_quickstart(pytester: pytest.Pytester, workers: list[str]):
         "-p", "no:cacheprovider", "--rootdir", "quickstart", "-c", "quickstart/pyproject.toml", "quickstart",
         "-W", "error", "--strict-markers", *workers, timeout=600,
     )  # fmt: skip
-    result.assert_outcomes(passed=16)
+    result.assert_outcomes(passed=20)
 
 
 def test_every_example_the_readme_names_is_there():

@@ -12,6 +12,10 @@ from pathlib import Path
 import pytest
 
 import pytest_maqet.management.manager  # noqa: F401 - loaded once, for all runs in this process
+from pytest_maqet.host_cache import cache_dir
+
+#: The user's cache, with the guests and the answers about QEMU: pytester gives each test a home of its own.
+CACHE = cache_dir()
 
 #: Two VMs of the smallest guest, which boots in a moment.
 TWO_NANOS = """
@@ -80,6 +84,7 @@ def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Iterato
     for name in list(os.environ):
         if name.startswith(("MAQET_", "PYTEST_")) and name != "MAQET_CACHE_DIR":
             monkeypatch.delenv(name)
+    monkeypatch.setenv("MAQET_CACHE_DIR", os.environ.get("MAQET_CACHE_DIR") or str(CACHE))
     run_base = Path(tempfile.mkdtemp(prefix="mq", dir="/tmp"))
     monkeypatch.setenv("MAQET_RUN_BASE", str(run_base))
     made = Suite(pytester, run_base)
@@ -91,3 +96,14 @@ def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Iterato
 @pytest.fixture
 def two_nanos() -> str:
     return TWO_NANOS
+
+
+@pytest.fixture
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache without templates, but with the guests and answers of the user's."""
+    cache = tmp_path_factory.mktemp("cache")
+    for entry in CACHE.iterdir():
+        if entry.name != "templates":
+            (cache / entry.name).symlink_to(entry)
+    monkeypatch.setenv("MAQET_CACHE_DIR", str(cache))
+    return cache

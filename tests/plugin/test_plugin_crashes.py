@@ -64,7 +64,7 @@ def test_a_worker_that_ends_while_a_vm_starts(suite):
         """
     )
     suite.tests("def test_it(slow): pass")
-    result = suite.run("-n1", "--max-worker-restart=0")
+    result = suite.run("-n1", "--max-worker-restart=0", "--maqet-start=boot")
     result.stdout.fnmatch_lines(["*- console of slow -*", "maqet nano: guest ready", "*- QEMU of slow -*"])
     assert suite.left_over() == []
 

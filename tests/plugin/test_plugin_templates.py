@@ -9,18 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from pytest_maqet.host_cache import cache_dir
-
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache without templates, but with the guests and answers of the user's."""
-    cache = tmp_path_factory.mktemp("cache")
-    for entry in cache_dir().iterdir():
-        if entry.name != "templates":
-            (cache / entry.name).symlink_to(entry)
-    monkeypatch.setenv("MAQET_CACHE_DIR", str(cache))
-    return cache
+def _cache(own_cache: Path) -> None:
+    """Templates of other tests do not count here."""
 
 
 def summary(result: pytest.RunResult) -> str:
