@@ -38,8 +38,8 @@ class StateCalls(MachineCore):
         `checkpoint`. Raises MaqetError for a name that is not there, QemuDied when QEMU has ended.
 
         `restore("ready")` needs no checkpoint of that name: it makes the VM what it was when it became ready,
-        in a new QEMU process behind the same handle, with the same forwarded ports, also after QEMU's end.
-        Raises NotSupported where the VM cannot be a clone.
+        in a new QEMU process behind the same handle, with the same forwarded ports (new ones when QEMU had
+        ended); `timeout` does not count. Raises NotSupported where the VM cannot be a clone.
         """
         self.refuse_unless_exclusive("restore")
         if name == READY and name not in self.checkpoints:
