@@ -52,7 +52,7 @@ def test_a_cache_that_others_may_write_is_refused(tmp_path: Path):
 def test_what_the_host_lacks_is_said_with_its_cure(tmp_path: Path):
     tools = tmp_path / "bin"
     tools.mkdir()
-    for tool in ("bash", "dirname", "sha256sum", "cut", "stat", "id", "mkdir", "uname", "env"):
+    for tool in ("bash", "cat", "dirname", "sha256sum", "cut", "stat", "id", "mkdir", "uname", "env"):
         (tools / tool).symlink_to(f"/usr/bin/{tool}")
     done = debian_guest(MAQET_CACHE_DIR=str(tmp_path / "cache"), PATH=str(tools), HOME=str(tmp_path))
     assert done.returncode == 1
