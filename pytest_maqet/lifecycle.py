@@ -11,7 +11,7 @@ import pytest
 from pytest_maqet.collection import check_marker_was_read
 from pytest_maqet.requirements import check_guest
 from pytest_maqet.session import SESSION, attempt
-from pytest_maqet.start_ahead import prepare_next
+from pytest_maqet.start_ahead import prepare_next, upcoming
 from pytest_maqet.vm_selection import uses
 
 
@@ -29,8 +29,9 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
 def pytest_runtest_protocol(
     item: pytest.Item, nextitem: pytest.Item | None
 ) -> Generator[None, object, object]:
-    """Remember which test comes next."""
-    item.config.stash[SESSION].next_item = nextitem
+    """Remember which tests come next."""
+    session = item.config.stash[SESSION]
+    session.upcoming = upcoming(session, item, nextitem)
     return (yield)
 
 
@@ -39,7 +40,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """A test that passed although its guest panicked has not passed, nor has one whose marker did nothing."""
     session = item.config.stash[SESSION]
     check_guest(session, item)
-    prepare_next(session, session.next_item)
+    prepare_next(session, session.upcoming)
     result = yield
     check_marker_was_read(session, item)
     manager = session.started

@@ -45,7 +45,9 @@ class MaqetSession:
         self.workers: int = workerinput.get("workercount", 1)
         self.run_id: str | None = workerinput.get("maqet", {}).get("run_id")
         self.item: pytest.Item | None = None
-        self.next_item: pytest.Item | None = None
+        #: The tests to come, as far as they are known, and the place of the first among the session's.
+        self.upcoming: list[pytest.Item] = []
+        self.place = 0
         #: What the managers of this run's processes have written down, by process.
         self.ledgers: dict[str, Mapping[str, Any]] = {}
         #: A descriptor of the terminal (stderr) that pytest's capturing does not touch.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,10 @@ from pytest_maqet.vm_selection import choice_for, end_with_scope, fixture_names_
 
 if TYPE_CHECKING:
     from pytest_maqet.management.wishes import Wanted
+
+
+#: No pool makes more spares than this.
+MOST_AHEAD = 16
 
 
 def start_closure(session: MaqetSession, item: pytest.Item) -> None:
@@ -38,13 +43,29 @@ def start_together(session: MaqetSession, item: pytest.Item, fixtures: tuple[str
     session.manager.acquire_ahead(several)
 
 
-def prepare_next(session: MaqetSession, item: pytest.Item | None) -> None:
-    """Let spares be made for a test, while the one before it runs; None: there is no other one."""
+def upcoming(session: MaqetSession, item: pytest.Item, nextitem: pytest.Item | None) -> list[pytest.Item]:
+    """The tests that come after this one, as far as they are known: under xdist that is one at most."""
+    if nextitem is None or session.worker != "main":
+        return [nextitem] if nextitem is not None else []
+    items = item.session.items
+    if items[session.place : session.place + 1] != [item]:  # else no search: they run in their order
+        if item not in items:
+            return [nextitem]
+        session.place = items.index(item)
+    session.place += 1
+    return items[session.place : session.place + MOST_AHEAD]
+
+
+def prepare_next(session: MaqetSession, upcoming: Sequence[pytest.Item]) -> None:
+    """Let spares be made for the tests to come, the next one first, while one runs."""
     manager = session.started
     if manager is None or session.item is None or not any(uses(session.item, live) for live in manager.lives):
         return  # a test without a VM runs in a process without threads of ours
-    fixtures: tuple[str, ...] = tuple(getattr(item, "fixturenames", ()))
-    manager.want_next(_all_wanted(session, item, fixtures) if item is not None else [])
+    wishes: list[Wanted] = []
+    for item in upcoming[: manager.spares]:
+        fixtures: tuple[str, ...] = tuple(getattr(item, "fixturenames", ()))
+        wishes += _all_wanted(session, item, fixtures)
+    manager.want_next(wishes)
 
 
 def _all_wanted(session: MaqetSession, item: pytest.Item, fixtures: tuple[str, ...]) -> list[Wanted]:

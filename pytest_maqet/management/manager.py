@@ -193,8 +193,13 @@ class Manager:
             if error is not None:
                 self._failed_ahead[identity] = error
 
+    @property
+    def spares(self) -> int:
+        """For how many tests ahead it is worth asking `want_next`."""
+        return self._starts.pool.most
+
     def want_next(self, several: Sequence[Wanted]) -> None:
-        """What the next test is going to ask for: spares are made ready while this one runs."""
+        """What the next tests are going to ask for, in order: spares are made ready while this one runs."""
         self._starts.pool.want(
             wanted for wanted in several if wanted.scope.kind == "function" and self.find(wanted) is None
         )

@@ -103,16 +103,20 @@ class Pool:
         self.most = max(1, cpus // workers) if cpus > 1 else 0
 
     def want(self, wishes: Iterable[Wanted]) -> None:
-        """Make these ready, which the next test is going to ask for, and let go of all others."""
-        ahead = {_kind(wanted): wanted for wanted in wishes}
+        """Make these ready, in this order, for the tests that come next; let go of all others."""
+        missing = list(wishes)
+        unwanted = []
         with self._guard:
-            unwanted = [spare for spare in self._spares if _kind(spare.wanted) not in ahead]
-            self._spares = [spare for spare in self._spares if spare not in unwanted]
-            for spare in self._spares:
-                del ahead[_kind(spare.wanted)]
+            for spare in list(self._spares):
+                asked = next((one for one in missing if _kind(one) == _kind(spare.wanted)), None)
+                if asked is not None:
+                    missing.remove(asked)
+                else:
+                    self._spares.remove(spare)
+                    unwanted.append(spare)
         for spare in unwanted:
             spare.drop()
-        for wanted in ahead.values():
+        for wanted in missing:
             if _room_for(wanted):
                 with self._guard:
                     if len(self._spares) < self.most:
