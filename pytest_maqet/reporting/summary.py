@@ -58,12 +58,20 @@ def _counts(total: Mapping[str, Any]) -> str:
     return text
 
 
+#: How reasons begin that the user gave: the header has them, or the YAML.
+_ASKED_FOR = ("start: ", "--maqet-")
+
+
 def _templates(total: Mapping[str, Any]) -> Iterator[str]:
     """Which templates were made, and why VMs were booted that might have been clones."""
     for made in total["templates"]:
         where = f" on {made['worker']}" if made["worker"] != "main" else ""
         yield f"made the template of {made['vm']}{where} in {made['seconds']:.1f} s"
-    reasons = Counter((record["vm"], record["reason"]) for record in total["starts"] if record["reason"])
+    reasons = Counter(
+        (record["vm"], record["reason"])
+        for record in total["starts"]
+        if record["reason"] and not record["reason"].startswith(_ASKED_FOR)
+    )
     for (vm, reason), count in sorted(reasons.items()):
         times = f" {count} times" if count > 1 else ""
         yield f"{vm} was booted{times}: {reason}"
