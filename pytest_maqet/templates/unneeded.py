@@ -15,7 +15,7 @@ from pytest_maqet.runs.leftover import IN_USE_NOW, Found, Leftover, ago
 from pytest_maqet.runs.locks import remove_lock
 from pytest_maqet.runs.trees import remove_tree, size_of
 from pytest_maqet.templates.folders import USE, alone
-from pytest_maqet.templates.manifest import MANIFEST, Damaged, Manifest
+from pytest_maqet.templates.manifest import FORM, MANIFEST, Damaged, Manifest
 from pytest_maqet.templates.store import JUST_MADE, LOCKS, REFUSED, REFUSED_SECONDS, TemplateStore
 
 #: What a store names a template's folder: its key, and a part that is another one each time.
@@ -101,7 +101,7 @@ def _useless(path: Path) -> str | None:
 def _is_of_another_form(path: Path) -> bool:
     try:
         found = json.loads((path / MANIFEST).read_text())
-        return isinstance(found, dict) and isinstance(found.get("form"), int)
+        return isinstance(found, dict) and isinstance(found.get("form"), int) and found["form"] != FORM
     except (OSError, ValueError):
         return False
 

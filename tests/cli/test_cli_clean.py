@@ -18,7 +18,8 @@ import pytest
 from pytest_maqet.runs.lock_holders import lock_holder
 from pytest_maqet.runs.run_directory import RunDirectory
 
-Command = Callable[..., "subprocess.CompletedProcess[str]"]
+Clean = Callable[..., "subprocess.CompletedProcess[str]"]
+Command = Clean
 
 #: Owns a run with one "QEMU" (a keeper does not care what it runs) until its stdin ends.
 OWNER = """
@@ -84,30 +85,30 @@ def test_nothing_to_remove(command: Command, base: Path) -> None:
 
 
 def test_a_host_without_our_directories_gets_none(
-    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    clean: Clean, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MAQET_RUN_BASE", str(tmp_path / "no"))
-    done = command("clean")
+    done = clean()
     assert (done.returncode, done.stdout) == (0, "nothing to remove\n")
     assert list(tmp_path.iterdir()) == [], "looking made a directory"
 
 
 def test_a_dead_run_goes_and_a_living_one_stays(
-    command: Command, base: Path, owner: Callable[..., subprocess.Popen[str]]
+    clean: Clean, base: Path, owner: Callable[..., subprocess.Popen[str]]
 ) -> None:
     dead, _living = owner("dead"), owner("living")
     locked = base / "dead/vm-1/keeper.lock"
     os.kill(lock_holder(locked) or 0, signal.SIGKILL)  # what it was to remove stays
     dead.kill()
     dead.wait()
-    looked = command("clean", "--dry-run")
+    looked = clean("--dry-run")
     assert looked.returncode == 0
     assert f"would remove run {base}/dead (" in looked.stdout
     assert "its users (gw0) are gone, last used a moment ago" in looked.stdout
     assert f"in use: run {base}/living\n" in looked.stdout
     assert looked.stdout.splitlines()[-1].startswith("would remove 1 run: "), looked.stdout
     assert (base / "dead/vm-1/disk-root.qcow2").exists(), "a dry run has removed something"
-    done = command("clean")
+    done = clean()
     assert (done.returncode, done.stderr) == (0, "")
     assert f"removed run {base}/dead (" in done.stdout
     assert [path.name for path in base.iterdir()] == ["living"]
@@ -115,18 +116,18 @@ def test_a_dead_run_goes_and_a_living_one_stays(
 
 
 def test_a_kept_vm_keeps_its_run(
-    command: Command, base: Path, owner: Callable[..., subprocess.Popen[str]]
+    clean: Clean, base: Path, owner: Callable[..., subprocess.Popen[str]]
 ) -> None:
     process = owner("kept", "kept")
     process.kill()
     process.wait()
-    done = command("clean", "--all")
+    done = clean("--all")
     assert f"in use: run {base}/kept (a VM of it was kept)\n" in done.stdout
     assert lock_holder(base / "kept/vm-1/keeper.lock"), "a kept VM was ended"
 
 
 def test_a_stuck_keeper_and_its_qemu_go(
-    command: Command, base: Path, owner: Callable[..., subprocess.Popen[str]]
+    clean: Clean, base: Path, owner: Callable[..., subprocess.Popen[str]]
 ) -> None:
     process = owner("run")
     keeper = lock_holder(base / "run/vm-1/keeper.lock")
@@ -136,17 +137,17 @@ def test_a_stuck_keeper_and_its_qemu_go(
     seen = os.pidfd_open(qemu)
     process.kill()
     process.wait()
-    looked = command("clean", "--dry-run")
+    looked = clean("--dry-run")
     assert f"would remove process /proc/{keeper} (0 bytes): a keeper that should have ended" in looked.stdout
     assert looked.stdout.splitlines()[-1].startswith("would remove 1 process, 1 run: ")
     assert lock_holder(base / "run/vm-1/keeper.lock") == keeper, "a dry run has ended a process"
-    done = command("clean")
+    done = clean()
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     _wait_until_dead(seen)
     assert list(base.iterdir()) == []
 
 
-def test_a_qemu_that_lost_its_keeper_goes(command: Command, base: Path) -> None:
+def test_a_qemu_that_lost_its_keeper_goes(clean: Clean, base: Path) -> None:
     run = RunDirectory.create("run")
     vm = run.new_vm_directory("vm")
     with subprocess.Popen(
@@ -154,15 +155,15 @@ def test_a_qemu_that_lost_its_keeper_goes(command: Command, base: Path) -> None:
     ) as stray:
         assert stray.stdout is not None
         stray.stdout.readline()
-        assert "a QEMU" not in command("clean", "-n").stdout, "a process of a living run is called a stray"
+        assert "a QEMU" not in clean("-n").stdout, "a process of a living run is called a stray"
         run.close()
-        assert f"process /proc/{stray.pid} (0 bytes): a QEMU that has lost" in command("clean", "-n").stdout
+        assert f"process /proc/{stray.pid} (0 bytes): a QEMU that has lost" in clean("-n").stdout
         assert stray.poll() is None
-        assert command("clean").returncode == 0
+        assert clean().returncode == 0
         assert stray.wait(10) == -signal.SIGKILL
 
 
-def test_what_is_not_ours_is_left_alone(command: Command, base: Path, tmp_path: Path) -> None:
+def test_what_is_not_ours_is_left_alone(clean: Clean, base: Path, tmp_path: Path) -> None:
     precious = tmp_path / "precious"
     (precious / "in-use.lease").mkdir(parents=True)
     (base / "link").symlink_to(precious)
@@ -174,14 +175,14 @@ def test_what_is_not_ours_is_left_alone(command: Command, base: Path, tmp_path: 
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(base / "socket"))
     before = {path.name for path in base.iterdir()}
-    done = command("clean", "--all")
+    done = clean("--all")
     assert (done.returncode, done.stderr) == (0, "")
     assert {path.name for path in base.iterdir()} == before
     assert done.stdout.count("it is no run of this user") == len(before)
     assert (precious / "in-use.lease").exists(), "a symbolic link was followed"
 
 
-def test_everything_that_can_be_in_a_dead_run_goes(command: Command, base: Path, tmp_path: Path) -> None:
+def test_everything_that_can_be_in_a_dead_run_goes(clean: Clean, base: Path, tmp_path: Path) -> None:
     """Also folders that their owner may not look into; nothing that a link leads to."""
     (tmp_path / "precious").touch()
     run = RunDirectory.create("run")
@@ -201,42 +202,42 @@ def test_everything_that_can_be_in_a_dead_run_goes(command: Command, base: Path,
     for number in range(3000):
         (many / f"{number}").touch()
     run.close()
-    done = command("clean")
+    done = clean()
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     assert list(base.iterdir()) == []
     assert (tmp_path / "precious").exists(), "a symbolic link was followed"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
-def test_directories_of_others_are_left_alone(command: Command, base: Path) -> None:
+def test_directories_of_others_are_left_alone(clean: Clean, base: Path) -> None:
     run = RunDirectory.create("run")
     run.close()
     os.chown(run.path, 65533, 65533)
-    done = command("clean", "--all")
+    done = clean("--all")
     assert f"left alone: {run.path}: it is no run of this user\n" in done.stdout
     assert run.path.exists()
 
 
-def test_an_unsafe_base_is_left_alone(command: Command, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unsafe_base_is_left_alone(clean: Clean, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (base / "there").mkdir(mode=0o700)
     (base / "base").symlink_to(base / "there")
     monkeypatch.setenv("MAQET_RUN_BASE", str(base / "base"))
-    done = command("clean", "--all")
+    done = clean("--all")
     assert done.returncode == 0
     assert f"left alone: {base}/base: it is a symbolic link\n" in done.stdout
 
 
-def test_runs_in_every_place_are_found(command: Command, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_in_every_place_are_found(clean: Clean, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that had another TMPDIR is not forgotten."""
     monkeypatch.delenv("MAQET_RUN_BASE")
     monkeypatch.setenv("TMPDIR", str(base))
     run = RunDirectory.create("run")
     assert run.path.parent == base / f"maqet-{os.geteuid()}"
     run.close()
-    assert f"would remove run {run.path} (" in command("clean", "-n").stdout
+    assert f"would remove run {run.path} (" in clean("-n").stdout
 
 
-def test_what_cannot_be_removed_is_named(command: Command, base: Path) -> None:
+def test_what_cannot_be_removed_is_named(clean: Clean, base: Path) -> None:
     run = RunDirectory.create("run")
     mount = run.new_vm_directory("vm").path / "mount"
     mount.mkdir()
@@ -244,26 +245,26 @@ def test_what_cannot_be_removed_is_named(command: Command, base: Path) -> None:
     if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "x", mount], check=False).returncode:
         pytest.skip("it takes a mount to make something that its owner cannot remove")
     try:
-        done = command("clean")
+        done = clean()
         assert done.returncode == 1
         assert done.stderr.startswith(
             f"not removed: run {base}/run: not all of it can be removed; the rest is "
         )
-        again = command("clean")
+        again = clean()
         assert (again.returncode, again.stdout) == (1, "nothing to remove\n")
     finally:
         left = next(base.rglob("mount"))
         subprocess.run(["umount", left], check=True)
-    assert command("clean").returncode == 0
+    assert clean().returncode == 0
     assert list(base.iterdir()) == []
 
 
-def test_wrong_size(command: Command, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    done = command("clean", "--templates-size", "much")
+def test_wrong_size(clean: Clean, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = clean("--templates-size", "much")
     assert done.returncode == 2
     assert done.stderr.startswith("pytest-maqet: --templates-size: 'much' is not a size such as 20G\n")
     monkeypatch.setenv("MAQET_TEMPLATES_SIZE", "little")
-    assert "MAQET_TEMPLATES_SIZE: 'little' is not a size" in command("clean").stderr
+    assert "MAQET_TEMPLATES_SIZE: 'little' is not a size" in clean().stderr
 
 
 def _wait_until_dead(pidfd: int) -> None:
