@@ -102,9 +102,8 @@ def test_the_first_failure_that_ends_the_run(suite):
     )
     result = suite.run("-n2", "--maxfail=1")
     result.stdout.fnmatch_lines(["*stopping after 1 failures*"])
-    result.assert_outcomes(
-        passed=1, failed=1
-    )  # else the other worker's test lost its VMs, or the run went on
+    # Else the other worker's test has lost its VMs, or the run went on.
+    result.assert_outcomes(passed=1, failed=1)
     assert "INTERNALERROR" not in result.stdout.str()
     assert suite.left_over() == []
 
