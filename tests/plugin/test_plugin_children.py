@@ -22,10 +22,6 @@ def stays():
     Path("child.new").rename("child")
     time.sleep(3600)
 
-def forked():
-    if os.fork() == 0:
-        stays()
-
 def daemon():
     if os.fork() == 0:
         os.setsid()
@@ -54,12 +50,11 @@ vms:
 @pytest.mark.parametrize(
     ("how", "end"),
     [
-        ("forked", "os.kill(os.getpid(), signal.SIGKILL)"),
         ("process", "os.kill(os.getpid(), signal.SIGKILL)"),
         ("daemon", "os.kill(os.getpid(), signal.SIGKILL)"),
         ("daemon", "pass"),
     ],
-    ids=["fork, killed", "multiprocessing, killed", "daemon, killed", "daemon, normal end"],
+    ids=["multiprocessing, killed", "daemon, killed", "daemon, normal end"],
 )
 def test_vms_end_with_the_run_although_a_child_lives(suite, how, end):
     suite.yaml(YAML)

@@ -102,8 +102,10 @@ def test_the_first_failure_that_ends_the_run(suite):
     )
     result = suite.run("-n2", "--maxfail=1")
     result.stdout.fnmatch_lines(["*stopping after 1 failures*"])
-    # Else the other worker's test has lost its VMs, or the run went on.
-    result.assert_outcomes(passed=1, failed=1)
+    outcomes = result.parseoutcomes()
+    assert outcomes["failed"] == 1, "the other worker's test has lost its VMs"
+    # What a worker has been given already it still runs.
+    assert outcomes["passed"] < 5, "the run went on"
     assert "INTERNALERROR" not in result.stdout.str()
     assert suite.left_over() == []
 
