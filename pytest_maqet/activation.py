@@ -42,15 +42,18 @@ def activate(config: pytest.Config, session: MaqetSession) -> None:
 
 def _register(config: pytest.Config, session: MaqetSession) -> None:
     from pytest_maqet import collection, lifecycle, vm_fixtures
+    from pytest_maqet.interrupts import Interrupts
     from pytest_maqet.reporting import header, sections, summary
 
     config.pluginmanager.register(vm_fixtures.build_named_fixtures(session), "maqet-named-fixtures")
     for module in (collection, lifecycle, header, sections, summary):
         config.pluginmanager.register(module, f"maqet-{module.__name__.rpartition('.')[2]}")
+    config.pluginmanager.register(Interrupts(session), "maqet-interrupts")
     if config.pluginmanager.hasplugin("xdist"):
-        from pytest_maqet import xdist_support
+        from pytest_maqet import loadgroup, xdist_support
 
         config.pluginmanager.register(xdist_support, "maqet-xdist")
+        config.pluginmanager.register(loadgroup, "maqet-loadgroup")
 
 
 def _check_default_vms(session: MaqetSession) -> None:

@@ -32,6 +32,22 @@ def cache_dir(*parts: str) -> Path:
     return folder
 
 
+def existing_cache() -> Path | None:
+    """The cache directory if there is one; raises StartError as `cache_dir`, and makes nothing."""
+    base = _base()
+    return cache_dir() if os.path.lexists(base) else None
+
+
+def own_folder(base: Path, name: str) -> Path | None:
+    """The folder of that name in the cache directory, if it is a real one of this user; makes nothing."""
+    folder = base / name
+    try:
+        found = folder.lstat()
+    except OSError:
+        return None
+    return folder if stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() else None
+
+
 def _base() -> Path:
     named = os.environ.get(VARIABLE)
     if not named:

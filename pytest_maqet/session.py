@@ -54,6 +54,8 @@ class MaqetSession:
         self.terminal: int | None = None
         #: Fixture name → VM name, of the fixtures that come from the YAML.
         self.named: dict[str, str] = {}
+        #: Whether somebody pressed Ctrl-C, or xdist interrupted this worker.
+        self.interrupted = False
         #: Whether the current test got a VM through its marker.
         self.marker_was_read = False
         #: The test whose VMs were started ahead of their fixtures already.
@@ -111,6 +113,12 @@ class MaqetSession:
             manager.close()
         finally:
             self.ledgers[f"{self.worker}/{len(self.ledgers)}"] = manager.ledger.export()
+
+    def interrupt(self) -> None:
+        """The run was interrupted: VMs end at once."""
+        self.interrupted = True
+        if self._manager is not None:
+            self._manager.hurry()
 
     def say(self, line: str) -> None:
         """Show a line at once, past pytest's capturing: something takes long and a person may wonder."""

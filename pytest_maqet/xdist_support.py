@@ -11,9 +11,10 @@ from pytest_maqet.reporting.artifacts import shown_path
 from pytest_maqet.session import SESSION, folder_name
 
 if TYPE_CHECKING:
-    from pytest_maqet.management.run_side import RunSide
+    from pytest_maqet.management.run_side import HostShare, RunSide
 
 _RUN: pytest.StashKey[RunSide] = pytest.StashKey()
+_SHARE: pytest.StashKey[HostShare] = pytest.StashKey()
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -28,7 +29,24 @@ def pytest_configure_node(node: Any) -> None:
         except MaqetError as error:  # no safe place for the run's files
             raise pytest.UsageError(str(error)) from None
     files = [str(path) for path in stash[SESSION].settings.config]
-    node.workerinput["maqet"] = {"run_id": stash[_RUN].directory.run_id, "config": files}
+    run = stash[_RUN].directory
+    node.workerinput["maqet"] = {"run_id": run.run_id, "config": files, "directory": run.identity()}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """A worker on another host than the controller's holds the run there, with the other workers of that."""
+    told = getattr(session.config, "workerinput", {}).get("maqet")
+    if told is None:
+        return
+    from pytest_maqet.management.run_side import HostShare
+    from pytest_maqet.runs.run_directory import RunDirectory
+
+    if not RunDirectory.is_here(told["directory"]):
+        try:
+            session.config.stash[_SHARE] = HostShare(told["run_id"])
+        except MaqetError as error:
+            raise pytest.UsageError(str(error)) from None
 
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)
@@ -69,7 +87,12 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def _end(config: pytest.Config) -> None:
+    """The controller's part in the run, or that of a worker on another host. Idempotent."""
     run = config.stash.get(_RUN, None)
     if run is not None:
         del config.stash[_RUN]
+        run.in_haste = config.stash[SESSION].interrupted
         run.close()
+    share = config.stash.get(_SHARE, None)
+    if share is not None:
+        share.close()

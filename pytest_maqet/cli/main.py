@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from pytest_maqet import __version__
-from pytest_maqet.cli import guest_build, schema
+from pytest_maqet.cli import clean, guest_build, schema
 from pytest_maqet.errors import ConfigError, MaqetError
 
 PROGRAM = "pytest-maqet"
@@ -65,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     guest_commands = guest.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for group, name, command in (
         (guest_commands, "build", guest_build),
+        (commands, "clean", clean),
         (commands, "schema", schema),
     ):
         command.declare(

@@ -22,10 +22,15 @@ from pytest_maqet.guests.initramfs import EXEC_HELPER, WAKE_HELPER, write_initra
 from pytest_maqet.guests.linux_parts import LinuxParts, from_apt
 from pytest_maqet.host_cache import cache_dir
 from pytest_maqet.runs.locks import held_lock
+from pytest_maqet.runs.use_marks import mark_used
 
 #: How long to wait for another process that builds the same guest, in seconds.
 LOCK_SECONDS = 900
 
+#: The folder of embedded guests in the cache, and how a folder of builtin:linux begins there.
+FOLDER, LINUX = "guests", "linux-x86_64-"
+BUILD_LOCK = "build.lock"
+CURRENT = "current"
 _BUILDING = "building-"
 _LOCKED = "the build of builtin:linux"
 _KERNEL, _INITRD, _MANIFEST = "kernel", "initrd", "manifest.json"
@@ -60,10 +65,11 @@ def linux_guest(
     is instead of making one. `report` gets a line for each step that may take time.
     Raises `StartError` when it cannot be built, `LockTimeout` when another process does not end building it.
     """
-    home = cache_dir("guests", f"linux-x86_64-{recipe()}")
+    mark_used(cache_dir(FOLDER) / f"{LINUX}{recipe()}")
+    home = cache_dir(FOLDER, f"{LINUX}{recipe()}")
     if not force and (guest := _current(home)) is not None:
         return guest
-    lock = home / "build.lock"
+    lock = home / BUILD_LOCK
     owner = "a build of builtin:linux"
     try:
         with held_lock(lock, timeout=0, what=_LOCKED, owner=owner):
@@ -91,7 +97,7 @@ def recipe() -> str:
 
 
 def _current(home: Path) -> LinuxGuest | None:
-    directory = (home / "current").resolve()
+    directory = (home / CURRENT).resolve()
     if not _whole(directory):
         return None
     return LinuxGuest(directory / _KERNEL, directory / _INITRD, directory.name)
@@ -162,7 +168,7 @@ def _build(
         made.rename(target)
     link = work / "link"
     link.symlink_to(identity)
-    link.replace(home / "current")
+    link.replace(home / CURRENT)
     report(f"built builtin:linux: {target}")
     return LinuxGuest(target / _KERNEL, target / _INITRD, identity)
 

@@ -244,9 +244,19 @@ class MachineCore:
 
     def _end_life(self) -> None:
         life = self.life
-        if self._owned and self.config.teardown == "stop" and life.vitals.exit is None:
-            with suppress(MaqetError, TimeoutError):
-                self.on_loop(power.stop(life, self.deadline(None, self.config.timeouts.stop)))
+        try:
+            if self._must_be_stopped():
+                with suppress(MaqetError, TimeoutError):
+                    self.on_loop(power.stop(life, self.deadline(None, self.config.timeouts.stop)))
+        finally:  # whoever interrupts that wants it to end now
+            self._kill_life(life)
+
+    def _must_be_stopped(self) -> bool:
+        """Whether the guest is to be asked to shut down before its end."""
+        wanted = self._owned and self.config.teardown == "stop" and self.life.vitals.exit is None
+        return wanted and not self.host.in_haste()
+
+    def _kill_life(self, life: Life) -> None:
         life.vitals.end_wanted = life.vitals.end_wanted or "the VM was torn down"
         self.on_loop(life.disconnect())
         if self._owned:

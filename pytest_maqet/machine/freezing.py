@@ -34,6 +34,7 @@ from pytest_maqet.runs.vm_directory import VmDirectory
 from pytest_maqet.storage.images import backing_chain, probe_image
 from pytest_maqet.storage.overlays import copy_overlay, create_overlay, rebase
 from pytest_maqet.templates.folders import USE
+from pytest_maqet.templates.identity import sources_of
 from pytest_maqet.templates.manifest import FORM, RAM, STATE, FileState, FrozenDrive, Manifest
 from pytest_maqet.templates.store import Draft
 
@@ -176,6 +177,7 @@ def freeze(
         channel=access.channel,
         wake=access.wake,
         exec=access.exec,
+        sources=sources_of(plan.config, plan.caps.binary),
         **facts,
     )
 

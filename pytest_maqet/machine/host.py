@@ -25,6 +25,11 @@ def _nobody() -> str:
     return ""
 
 
+def _never_in_haste() -> bool:
+    """Nothing interrupts it."""
+    return False
+
+
 def _cannot_freeze(vm: Any) -> Any:
     """Used where nobody keeps templates."""
     raise NotSupported(f"{vm.name} was started by hand: there is no run that keeps a template of it")
@@ -48,7 +53,8 @@ class Host:
 
     `lease` is the file whose shared lock keeps the VM alive. `timeout_scale` None means 1, or 8 under TCG.
     `monitors` is the number of QMP monitors each VM gets: one per process that uses it, and one for a person.
-    `owner` says who we are now, for locks ("gw0, test_a.py::test_b"). `freeze` makes a template of a VM,
+    `owner` says who we are now, for locks ("gw0, test_a.py::test_b"), `in_haste` whether VMs must
+    end at once, without being asked to shut down. `freeze` makes a template of a VM,
     `restore_ready` puts a ready one in its place.
     """
 
@@ -60,6 +66,7 @@ class Host:
     monitors: int = 2
     report: Callable[[str], None] = _say_nothing
     owner: Callable[[], str] = _nobody
+    in_haste: Callable[[], bool] = _never_in_haste
     reconfigure: Callable[[VmConfig, Mapping[str, Any]], VmConfig] = _no_overrides
     freeze: Callable[[Any], Template] = _cannot_freeze
     restore_ready: Callable[[Any], None] = _never_ready

@@ -64,6 +64,7 @@ class Hosts:
             monitors=self._monitors if config.scope == "run" else 2,
             report=self._report,
             owner=self._owner,
+            in_haste=lambda: self._run.in_haste,
             reconfigure=reconfigure,
             freeze=lambda vm: self.freeze(vm, wanted),
             restore_ready=lambda vm: self.restore_ready(vm, wanted),

@@ -125,11 +125,7 @@ class Manager:
 
     def stop(self, vm: VirtualMachine) -> None:
         """End a VM now, whoever started it. Idempotent."""
-        with self._guard:
-            ending = [live for live in self._lives if live.vm is vm]
-            self._lives = [live for live in self._lives if live.vm is not vm]
-        for live in ending:
-            live.vm.close()
+        self._drop([live for live in self.lives if live.vm is vm])
 
     def template(
         self,
@@ -224,6 +220,10 @@ class Manager:
         if scope.kind == "run":  # other workers go on with it
             self.inspect(lambda live: live.scope == scope and live.last_test == self.test)
         self._drop([live for live in self.lives if live.scope == scope])
+
+    def hurry(self) -> None:
+        """From now on VMs end at once, also those of `teardown: stop`: the run was interrupted."""
+        self._run.in_haste = True
 
     def close(self) -> None:
         """End everything that is left and give up the run; idempotent."""

@@ -9,7 +9,7 @@ from pytest_maqet.config import Config
 from pytest_maqet.management.sharing import end_shared_vms
 from pytest_maqet.runs.leases import Lease
 from pytest_maqet.runs.locks import held_lock
-from pytest_maqet.runs.nursery import end_nursery, living_nursery
+from pytest_maqet.runs.nursery import end_nursery
 from pytest_maqet.runs.run_directory import RunDirectory
 from pytest_maqet.runs.sweep import sweep
 
@@ -22,7 +22,8 @@ class RunSide:
     """
 
     def __init__(self, worker: str, run_id: str | None, config: Config) -> None:
-        living_nursery()  # so that it is ready when the first VM is
+        #: Whether VMs must end at once: the run was interrupted.
+        self.in_haste = False
         self.directory = RunDirectory.create(run_id)
         self._own = run_id is None
         self._leases = {"run": self.directory.lease("run"), worker: self.directory.lease(worker)}
@@ -46,9 +47,28 @@ class RunSide:
     def close(self) -> None:
         """End the run, where it is ours, and give up the leases; idempotent."""
         if self._own:
-            end_shared_vms(self.directory, self._config)
+            end_shared_vms(self.directory, self._config, in_haste=self.in_haste)
         end_nursery()
         for lease in self._leases.values():
             lease.close()
-        if self._own:
-            self.directory.remove()
+        # Whoever is the last removes it: the controller, and where that is elsewhere, or dead, a worker.
+        self.directory.remove()
+
+
+class HostShare:
+    """A worker's share in its run on a host where the controller is not.
+
+    It is held for the whole session, by each worker of that host: what is of scope `run` there lives as long
+    as they do, whether or not they have asked for it yet. Dead runs of that host are swept, as a controller
+    does it on its own.
+    """
+
+    def __init__(self, run_id: str) -> None:
+        """Raises StartError where there is no safe place for a run."""
+        self._directory = RunDirectory.create(run_id)
+        self._directory.lease("run")
+        sweep(self._directory.path.parent)
+
+    def close(self) -> None:
+        """Give it up; the last one of a host removes the run's directory there. Idempotent."""
+        self._directory.remove()

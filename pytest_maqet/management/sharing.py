@@ -142,13 +142,16 @@ class SharedVms:
         draft.replace(entry)
 
 
-def end_shared_vms(run: RunDirectory, config: Config) -> None:
-    """End every `run`-scoped VM of a run: its last user is gone. Never raises, and is bounded in time."""
+def end_shared_vms(run: RunDirectory, config: Config, *, in_haste: bool = False) -> None:
+    """End every `run`-scoped VM of a run: its last user is gone. Never raises, and is bounded in time.
+
+    `in_haste` none is asked to shut down first.
+    """
     for path in sorted((run.path / _PUBLISHED).glob("*.json")):
         entry = json.loads(path.read_text(encoding="utf-8"))
         directory = VmDirectory(Path(entry["directory"]))
         with suppress(MaqetError, OSError, TimeoutError):
-            if entry["teardown"] == "stop" and entry["vm"] in config.vms:
+            if entry["teardown"] == "stop" and entry["vm"] in config.vms and not in_haste:
                 _stop(config.vms[entry["vm"]], directory)
         with suppress(MaqetError, OSError):  # else it has ended by itself
             process = QemuProcess.attach(directory)

@@ -19,6 +19,7 @@ from pytest_maqet.management.template_making import Templates
 from pytest_maqet.management.template_reasons import NoTemplate
 from pytest_maqet.management.ways import Boot, Clone, Way
 from pytest_maqet.runs.leases import Lease
+from pytest_maqet.runs.nursery import living_nursery
 from pytest_maqet.settings import Settings
 from pytest_maqet.templates.folders import USE
 from pytest_maqet.templates.manifest import Damaged
@@ -53,6 +54,7 @@ class Starts:
         self._ledger = ledger
         self._host_of = host_of
         self.pool = Pool(self._spare, workers)
+        living_nursery()  # so that it is ready when the first VM is
 
     def bring_up(self, wanted: Wanted, host: Host, record: StartRecord) -> ManagedMachine:
         """Bring a VM up, as a clone if possible; one that is no good costs its template, which is made anew.

@@ -50,6 +50,24 @@ def base_directory() -> Path:
     )
 
 
+def existing_bases() -> tuple[list[Path], list[str]]:
+    """Every base directory of this user that is there, and why others of that name are left alone.
+
+    Runs lie in more than one where `TMPDIR` was another for some. Makes nothing, raises nothing.
+    """
+    named = os.environ.get(VARIABLE)
+    wanted = [Path(named).expanduser().absolute()] if named else _candidates()
+    found, alone = [], []
+    for base in dict.fromkeys(wanted):
+        if not os.path.lexists(base):
+            continue
+        if fault := _fault(base):
+            alone.append(f"{base}: {fault}")
+        else:
+            found.append(base)
+    return found, alone
+
+
 def _candidates() -> list[Path]:
     parents = [Path("/var/tmp"), Path("/tmp")]  # noqa: S108 - checked below, that is what this module is for
     if (named := os.environ.get("TMPDIR")) and Path(named).is_absolute():

@@ -46,6 +46,20 @@ def held_lock(path: Path, *, timeout: float, what: str, owner: str) -> Iterator[
         lock.release()
 
 
+def remove_lock(path: Path) -> bool:
+    """Remove the file of a lock that nobody holds; whether it is gone.
+
+    Whoever waits for it takes a new file then: filelock looks whether the one it has locked still has a name.
+    """
+    try:
+        with filelock.FileLock(path, timeout=0, mode=0o600, thread_local=False, fallback_to_soft=False):
+            _record_path(path).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+    except (filelock.Timeout, OSError):
+        return False
+    return True
+
+
 def lock_owner(path: Path) -> str | None:
     """Who says to hold the lock `path`, in words, or None. Only a wait that failed proves that it is held."""
     try:

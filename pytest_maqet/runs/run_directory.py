@@ -8,6 +8,7 @@ import os
 import re
 import secrets
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from pytest_maqet.deadline import Deadline, pauses
@@ -57,6 +58,19 @@ class RunDirectory:
                 raise StartError(f"the run directory {path} cannot be made: {error.strerror}") from error
         raise StartError(f"the run directory {path} was removed each time it was made, for {PATIENCE:g} s")
 
+    def identity(self) -> list[str]:
+        """What tells a process on whatever host whether this directory is the one it knows by that path."""
+        return [*_identity(self.path)]
+
+    @classmethod
+    def is_here(cls, identity: Sequence[str]) -> bool:
+        """Whether the run directory that another process describes so is where this one would look for it."""
+        path = Path(identity[1])
+        try:
+            return path.parent == base_directory() and _identity(path) == tuple(identity)
+        except (StartError, OSError):
+            return False
+
     def lease(self, name: str) -> Lease:
         """Take the run's lease of that name ("run", "main", "gw0"), making its file where there is none."""
         lease = Lease.take(_lease_path(self.path, name))
@@ -105,6 +119,13 @@ class RunDirectory:
                 return False
             time.sleep(pause)
         return False
+
+
+def _identity(path: Path) -> tuple[str, ...]:
+    """The boot of the host (random(4)), the path, and the directory itself: containers share the first."""
+    found = path.stat()
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return boot, str(path), str(found.st_dev), str(found.st_ino)
 
 
 def _lease_path(run: Path, name: str) -> Path:

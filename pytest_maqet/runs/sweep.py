@@ -11,7 +11,6 @@ import contextlib
 import fcntl
 import os
 import secrets
-import shutil
 import signal
 import stat
 from collections.abc import Iterator
@@ -19,13 +18,14 @@ from pathlib import Path
 
 from pytest_maqet.runs.base_directory import base_directory
 from pytest_maqet.runs.lock_holders import lock_holder, open_holder
+from pytest_maqet.runs.trees import remove_tree
 from pytest_maqet.runs.vm_directory import VmDirectory
 
 LEASE_SUFFIX = ".lease"
 #: The lease that everyone who has the run open holds; it makes a directory a run.
 IN_USE = f"in-use{LEASE_SUFFIX}"
 #: What a dead run is called while it is removed.
-_DOOMED = ".maqet-dead-"
+DOOMED = ".maqet-dead-"
 
 
 def sweep(base: Path | None = None) -> list[Path]:
@@ -36,9 +36,9 @@ def sweep(base: Path | None = None) -> list[Path]:
     """
     base = base or base_directory()
     removed = []
-    for run in _own_directories(base):
-        if run.name.startswith(_DOOMED):
-            _remove_tree(run)  # a sweep was killed at it
+    for run in own_directories(base):
+        if run.name.startswith(DOOMED):
+            bury(run)  # a sweep was killed at it
         elif remove_if_unused(run):
             removed.append(run)
     return removed
@@ -46,38 +46,43 @@ def sweep(base: Path | None = None) -> list[Path]:
 
 def remove_if_unused(run: Path) -> bool:
     """Remove the run's directory if nobody uses it; returns whether this call did."""
-    with _claimed(run) as claimed:
-        if not claimed or _live_keepers(run):
+    with claimed(run) as ours:
+        if not ours or live_keepers(run):
             return False
-        doomed = run.with_name(f"{_DOOMED}{run.name}-{secrets.token_hex(4)}")
+        doomed = run.with_name(f"{DOOMED}{run.name}-{secrets.token_hex(4)}")
         try:
             run.rename(doomed)
         except OSError:
             return False
-        for vm in _own_directories(doomed):
-            _kill_stray(VmDirectory(vm))
-        _remove_tree(doomed)
+        bury(doomed)
     return True
+
+
+def bury(doomed: Path) -> bool:
+    """End what still runs in a run that was moved away, and remove it; whether it is gone."""
+    for vm in own_directories(doomed):
+        kill_stray(VmDirectory(vm))
+    return remove_tree(doomed)
 
 
 def is_ending(run: Path) -> bool:
     """Whether nobody holds a lease of the run, and all that is left are keepers about to end their QEMU."""
-    with _claimed(run) as claimed:
-        keepers = _live_keepers(run)
-    return claimed and bool(keepers) and not any(vm.keep_file.exists() for vm in keepers)
+    with claimed(run) as ours:
+        keepers = live_keepers(run)
+    return ours and bool(keepers) and not any(vm.keep_file.exists() for vm in keepers)
 
 
 @contextlib.contextmanager
-def _claimed(run: Path) -> Iterator[bool]:
+def claimed(run: Path) -> Iterator[bool]:
     """Hold all leases of the run exclusively; False when one of them is in use (or the run is gone)."""
     with contextlib.ExitStack() as held:
         try:
             # `in-use` first: whoever opens the run from now on waits for us before any other lease.
             leases = [run / IN_USE, *sorted(run.glob(f"*{LEASE_SUFFIX}"))]
-            claimed = all(_lock_now(lease, held) for lease in dict.fromkeys(leases))
+            ours = all(_lock_now(lease, held) for lease in dict.fromkeys(leases))
         except OSError:
-            claimed = False
-        yield claimed
+            ours = False
+        yield ours
 
 
 def _lock_now(lease: Path, held: contextlib.ExitStack) -> bool:
@@ -90,12 +95,13 @@ def _lock_now(lease: Path, held: contextlib.ExitStack) -> bool:
     return True
 
 
-def _live_keepers(run: Path) -> list[VmDirectory]:
-    directories = [VmDirectory(path) for path in _own_directories(run)]
+def live_keepers(run: Path) -> list[VmDirectory]:
+    """The VMs of a run whose keepers live."""
+    directories = [VmDirectory(path) for path in own_directories(run)]
     return [vm for vm in directories if lock_holder(vm.keeper_lock) is not None]
 
 
-def _kill_stray(vm: VmDirectory) -> None:
+def kill_stray(vm: VmDirectory) -> None:
     """End a QEMU that lost its keeper and yet lives: the lock on its pid file tells which it is."""
     stray = open_holder(vm.qemu_pid_file)
     if stray is None:
@@ -107,7 +113,7 @@ def _kill_stray(vm: VmDirectory) -> None:
         os.close(stray)
 
 
-def _own_directories(parent: Path) -> list[Path]:
+def own_directories(parent: Path) -> list[Path]:
     """The real directories of ours in `parent`, none of which is a symbolic link."""
     found = []
     with contextlib.suppress(OSError):
@@ -117,8 +123,3 @@ def _own_directories(parent: Path) -> list[Path]:
                 if stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid():
                     found.append(entry)
     return found
-
-
-def _remove_tree(path: Path) -> None:
-    # ignore_errors: another sweep may be at the same tree, and what stays is tried again by the next one.
-    shutil.rmtree(path, ignore_errors=True)

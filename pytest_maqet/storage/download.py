@@ -11,13 +11,18 @@ from pytest_maqet.config import RemoteImage
 from pytest_maqet.errors import LockTimeout, StartError
 from pytest_maqet.host_cache import cache_dir
 from pytest_maqet.runs.locks import held_lock
+from pytest_maqet.runs.use_marks import mark_used
 from pytest_maqet.storage.partial import Partial
 from pytest_maqet.storage.transfer import Broken, transfer
 
+#: The folder of downloaded images in the cache.
+FOLDER = "images"
 #: How often a download is begun or taken up again before it is given up.
 TRIES = 4
 #: Another process may need this long for the same download, in seconds.
 LOCK_TIMEOUT = 3600.0
+#: Endings of what lies beside an image while it is downloaded.
+LOCK, PART = ".lock", ".part"
 
 Report = Callable[[str], None]
 
@@ -32,7 +37,8 @@ def fetched(image: RemoteImage, *, report: Report | None = None) -> Path:
     """
     kind, wanted = ("sha256", image.sha256) if image.sha256 else ("sha512", image.sha512)
     assert wanted is not None
-    target = cache_dir("images") / f"{kind}-{wanted}"
+    target = cache_dir(FOLDER) / f"{kind}-{wanted}"
+    mark_used(target)
     if target.exists():
         return target
     _refuse_password(image.url)
@@ -68,8 +74,8 @@ def _fetched_at_once(url: str, kind: str, wanted: str, target: Path, report: Rep
 
 
 def _fetch_locked(url: str, kind: str, wanted: str, target: Path, report: Report, *, timeout: float) -> None:
-    lock = target.with_suffix(".lock")
-    partial = Partial(target.with_suffix(".part"))
+    lock = target.with_suffix(LOCK)
+    partial = Partial(target.with_suffix(PART))
     with held_lock(lock, timeout=timeout, what=f"the download of {url}", owner="image download"):
         if target.exists():  # whoever held the lock has just fetched it
             return

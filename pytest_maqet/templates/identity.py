@@ -14,6 +14,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from pytest_maqet.config import PrepareStep, RemoteImage, VmConfig
 from pytest_maqet.errors import ConfigError, StartError
 from pytest_maqet.qemu.quoting import split_option
 from pytest_maqet.storage.images import BaseImage, backing_chain, probe_image
-from pytest_maqet.templates.manifest import FORM
+from pytest_maqet.templates.manifest import FORM, FileState
 
 #: Names of the keys of a VM that act in the guest before it is frozen, beside those on the command line.
 _ACTING = ("ready", "guest", "serial", "storage")
@@ -129,6 +130,18 @@ def _files(config: VmConfig) -> Iterator[Path]:
             yield path
         else:
             yield from (image.path for image in backing_chain(_probed(path)))
+
+
+def sources_of(config: VmConfig, qemu: Path) -> dict[str, FileState]:
+    """The states, by absolute path, of QEMU's program and of the files that the key of a template is made of.
+
+    Without those of an embedded guest or of a downloaded image: these count by their contents.
+    """
+    found = {}
+    for path in (qemu.resolve(), *_files(config), *_raw_files(config)):
+        with suppress(OSError):  # gone since it was read
+            found[os.fspath(path)] = FileState.of(path)
+    return found
 
 
 def _raw_files(config: VmConfig) -> Iterator[Path]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,8 @@ class Manifest:
     what a clone saves, `memory` the guest's bytes, `state_sha256` the digest of the device state, `consoles`
     the names of serial ports with the file of each log, `channel` the one that commands took, `wake` how
     clones are reseeded (`machine.waking`), `exec` whether maqet-exec listened in it, `files` the state of
-    every file but the state's and this one.
+    every file but the state's and this one. `sources` is the state of the files elsewhere that it was made
+    of, QEMU's program among them, by absolute path: with another one of them another template is made.
     """
 
     form: int
@@ -96,6 +97,7 @@ class Manifest:
     wake: str
     exec: bool
     files: Mapping[str, FileState]
+    sources: Mapping[str, FileState] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         """Write it into the template's folder, last of all, and down to the disk."""
@@ -113,6 +115,7 @@ class Manifest:
                 raise Damaged(f"it has form {found.get('form')!r} instead of {FORM}")
             found["drives"] = tuple(FrozenDrive(**drive) for drive in found["drives"])
             found["files"] = {name: FileState(**state) for name, state in found["files"].items()}
+            found["sources"] = {path: FileState(**state) for path, state in found.get("sources", {}).items()}
             return cls(**{field.name: found[field.name] for field in fields(cls)})
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise Damaged(f"its manifest cannot be read: {error!r}") from error
@@ -130,3 +133,16 @@ class Manifest:
                 raise Damaged(f"its file {name} cannot be used: {error.strerror}") from error
             if found != state:
                 raise Damaged(f"its file {name} was changed since it was made")
+
+    def outdated(self) -> str | None:
+        """What of its sources is not there any more as it was, in words, or None: nobody asks for it then."""
+        for name, state in self.sources.items():
+            try:
+                found = FileState.of(Path(name))
+            except (FileNotFoundError, NotADirectoryError):
+                return f"{name}, which it was made of, is gone"
+            except OSError:
+                continue  # it cannot be looked at now; that may pass
+            if found != state:
+                return f"{name}, which it was made of, has changed since"
+        return None

@@ -28,10 +28,14 @@ from pytest_maqet.templates.folders import USE, alone, check_private, flush, siz
 from pytest_maqet.templates.manifest import Damaged, Manifest
 from pytest_maqet.templates.template import Frozen
 
-_REFUSED, _LOCKS = "refused", "locks"
-_REFUSED_SECONDS = 7 * 24 * 3600.0
+#: The folder of kept templates in the cache.
+FOLDER = "templates"
+#: Folders of a store beside its templates: why some VMs have none, and the locks of those who make one.
+REFUSED, LOCKS = "refused", "locks"
+#: For how long the reason is believed, in seconds.
+REFUSED_SECONDS = 7 * 24 * 3600.0
 #: A folder may be this young before its maker has locked it, in seconds.
-_JUST_MADE = 60.0
+JUST_MADE = 60.0
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ class TemplateStore:
         Raises StartError where that cannot be written, belongs to somebody else, or is open to others: a
         template holds everything the guest had in memory, and who may write it decides what every test runs.
         """
-        folder = cache_dir("templates")
+        folder = cache_dir(FOLDER)
         mode = stat.S_IMODE(folder.stat().st_mode)
         if mode & 0o077:
             raise StartError(
@@ -177,7 +181,7 @@ class TemplateStore:
     def refuse(self, key: str, reason: str) -> None:
         """Remember that QEMU cannot freeze this machine, and why, so that nobody tries again."""
         with contextlib.suppress(OSError, MaqetError):
-            folder = self.folder / _REFUSED
+            folder = self.folder / REFUSED
             folder.mkdir(mode=0o700, exist_ok=True)
             draft = folder / f".{key}-{secrets.token_hex(4)}"
             draft.write_text(json.dumps({"reason": reason}))
@@ -185,9 +189,9 @@ class TemplateStore:
 
     def refusal(self, key: str) -> str | None:
         """Why the machine of that key cannot be frozen, or None; after a week it is tried again."""
-        file = self.folder / _REFUSED / f"{key}.json"
+        file = self.folder / REFUSED / f"{key}.json"
         try:
-            if time.time() - file.stat().st_mtime > _REFUSED_SECONDS:
+            if time.time() - file.stat().st_mtime > REFUSED_SECONDS:
                 return None
             return str(json.loads(file.read_text())["reason"])
         except (OSError, ValueError, KeyError, TypeError):
@@ -208,7 +212,7 @@ class TemplateStore:
     def all(self) -> list[Kept]:
         """Every finished template, the one that was not used for longest first."""
         found = []
-        for path in self._linked():
+        for path in self.linked():
             with contextlib.suppress(OSError):
                 found.append(Kept(path, size_of(path), (path / USE).stat().st_mtime))
         return sorted(found, key=lambda kept: kept.used)
@@ -224,18 +228,25 @@ class TemplateStore:
         for kept in everything:
             if total <= limit:
                 break
-            with alone(kept.path) as unused:
-                if unused:
-                    with contextlib.suppress(OSError):
-                        (self.folder / kept.path.name.rpartition("-")[0]).unlink()
-                    shutil.rmtree(kept.path, ignore_errors=True)
-                    total -= kept.size
-                    removed.append(kept)
+            if self.discard(kept.path):
+                total -= kept.size
+                removed.append(kept)
         return removed
+
+    def discard(self, path: Path) -> bool:
+        """Remove a template with its key, unless somebody uses it; whether that was done."""
+        with alone(path) as unused:
+            if unused:
+                key = path.name.rpartition("-")[0]
+                with contextlib.suppress(OSError):
+                    if self._current(key) == path:
+                        (self.folder / key).unlink()
+                shutil.rmtree(path, ignore_errors=True)
+            return unused
 
     def remove_unlinked(self) -> None:
         """Remove the folders that no key leads to and nobody uses: abandoned, replaced, taken out of use."""
-        linked = set(self._linked())
+        linked = set(self.linked())
         with contextlib.suppress(OSError):
             for path in self.folder.iterdir():
                 if path.is_dir() and not path.is_symlink() and path not in linked and "-" in path.name:
@@ -244,14 +255,14 @@ class TemplateStore:
     def _remove_unlinked(self, path: Path) -> None:
         with alone(path) as unused:
             # Looked at again with the lock: it may have been published since.
-            if unused and path not in self._linked():
+            if unused and path not in self.linked():
                 shutil.rmtree(path, ignore_errors=True)
                 return
         with contextlib.suppress(OSError):
-            if not (path / USE).exists() and time.time() - path.stat().st_mtime > _JUST_MADE:
+            if not (path / USE).exists() and time.time() - path.stat().st_mtime > JUST_MADE:
                 shutil.rmtree(path, ignore_errors=True)
 
-    def _linked(self) -> list[Path]:
+    def linked(self) -> list[Path]:
         """The folders that keys lead to."""
         found = []
         with contextlib.suppress(OSError):
@@ -261,7 +272,7 @@ class TemplateStore:
         return found
 
     def _locks(self) -> Path:
-        locks = self.folder / _LOCKS
+        locks = self.folder / LOCKS
         try:
             locks.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:

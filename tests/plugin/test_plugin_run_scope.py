@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
+from ending_runs import alive, start, wait_for
 
 SHARED = """
 vms:
@@ -179,34 +177,8 @@ def test_it(shared, own, number, request):
 """
 
 
-def _start(suite, *arguments: str) -> subprocess.Popen:
-    with (suite.path / "out.txt").open("wb") as output:
-        return subprocess.Popen(
-            [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments],
-            cwd=suite.path,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-
-
-def _wait_for(condition, seconds: float, what: str) -> float:
-    began = time.monotonic()
-    while not condition():
-        assert time.monotonic() - began < seconds, f"{what} took more than {seconds} s"
-        time.sleep(0.02)
-    return time.monotonic() - began
-
-
-def _alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
 def _ups(suite, count: int) -> list[list[int]]:
-    _wait_for(lambda: len(list(suite.path.glob("up-*[0-9n]"))) >= count, 60, "the start of the workers' VMs")
+    wait_for(lambda: len(list(suite.path.glob("up-*[0-9n]"))) >= count, 60, "the start of the workers' VMs")
     return [
         [int(part) for part in path.read_text().split()] for path in sorted(suite.path.glob("up-*[0-9n]"))
     ]
@@ -215,34 +187,32 @@ def _ups(suite, count: int) -> list[list[int]]:
 def test_a_killed_workers_vm_goes_and_the_shared_one_stays(suite):
     suite.yaml(SHARED)
     suite.tests(SLEEPER)
-    run = _start(suite, "-n2")
+    run = start(suite, "-n2")
     try:
         (worker, own, shared), (_other, other_own, other_shared) = _ups(suite, 2)
         assert shared == other_shared
         (suite.path / "go").touch()
         os.kill(worker, signal.SIGKILL)
-        _wait_for(lambda: not _alive(own), 1.5, "the end of the killed worker's own VM")
-        assert _alive(shared), "the shared VM belongs to the run"
-        assert _alive(other_own)
+        wait_for(lambda: not alive(own), 1.5, "the end of the killed worker's own VM")
+        assert alive(shared), "the shared VM belongs to the run"
+        assert alive(other_own)
         for path in suite.path.glob("up-gw2"):
             assert int(path.read_text().split()[2]) == shared, "the replacement joins it"
     finally:
         os.killpg(run.pid, signal.SIGKILL)
         run.wait()
-    _wait_for(lambda: not _alive(shared), 1.5, "the end of the shared VM after the run was killed")
+    wait_for(lambda: not alive(shared), 1.5, "the end of the shared VM after the run was killed")
 
 
 @pytest.mark.parametrize("victim", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_run_without_workers_that_is_killed_leaves_no_qemu(suite, victim):
     suite.yaml(SHARED)
     suite.tests(SLEEPER)
-    run = _start(suite, "-n0")
+    run = start(suite, "-n0")
     try:
         ((_main, own, shared),) = _ups(suite, 1)
         os.kill(run.pid, victim)
-        _wait_for(
-            lambda: not (_alive(own) or _alive(shared)), 2.5, f"the end of the VMs after signal {victim}"
-        )
+        wait_for(lambda: not (alive(own) or alive(shared)), 2.5, f"the end of the VMs after signal {victim}")
     finally:
         if run.poll() is None and victim != signal.SIGINT:
             run.kill()
@@ -255,13 +225,13 @@ def test_a_run_without_workers_that_is_killed_leaves_no_qemu(suite, victim):
 def test_a_killed_controller_takes_all_with_it(suite):
     suite.yaml(SHARED)
     suite.tests(SLEEPER)
-    run = _start(suite, "-n2")
+    run = start(suite, "-n2")
     ups = _ups(suite, 2)
     run.kill()
     run.wait()
     qemus = [pid for up in ups for pid in up[1:]]
     # xdist's workers notice the end of their controller after some seconds; no sooner can their VMs go.
-    _wait_for(lambda: not any(map(_alive, qemus)), 15, "the end of the VMs after their controller's")
+    wait_for(lambda: not any(map(alive, qemus)), 15, "the end of the VMs after their controller's")
 
 
 @pytest.mark.parametrize("more", [[], ["--maqet-start=boot"]], ids=["templates", "boots"])
@@ -271,8 +241,8 @@ def test_ctrl_c_while_several_vms_start_leaves_nothing(suite, more):
         "vms: {one: {}, two: {memory: 24M}}\n"
     )
     suite.tests("def test_it(one, two): pass")
-    run = _start(suite, "-n0", *more)
-    _wait_for(lambda: len(list(suite.run_base.glob("*/*/pid"))) == 2, 60, "the start of both")
+    run = start(suite, "-n0", *more)
+    wait_for(lambda: len(list(suite.run_base.glob("*/*/pid"))) == 2, 60, "the start of both")
     os.kill(run.pid, signal.SIGINT)
     run.wait(timeout=20)
     assert suite.left_over() == [], (suite.path / "out.txt").read_text()

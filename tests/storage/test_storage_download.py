@@ -29,7 +29,7 @@ def image_of(server: FileServer, content: bytes | None = None) -> RemoteImage:
 
 def kept(cache: Path) -> list[str]:
     """What lies in the cache besides locks."""
-    return sorted(path.name for path in (cache / "images").iterdir() if path.suffix != ".lock")
+    return sorted(path.name for path in (cache / "images").iterdir() if path.suffix not in (".lock", ".use"))
 
 
 def begin(server: FileServer, image: RemoteImage, arrived: int) -> None:
