@@ -5,6 +5,7 @@ A VM whose memory is its own is first copied, memory and all, into another QEMU 
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import shutil
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
 
 #: How long the guest is asked for a channel before it is frozen, in seconds.
 CHANNEL_SECONDS = 5.0
+#: A guest is left alone for this long before it is frozen, in seconds: what its kernel puts off until later
+#: after a process has ended (Linux: RCU callbacks) is then not done again in each clone.
+TIDY_SECONDS = 0.3
 _PIECE = 1 << 20
 _WHOLE_STATE = "whole.state"
 
@@ -73,6 +77,7 @@ def access_of(vm: MachineCore, deadline: Deadline) -> Access:
     wake = vm.on_loop(way_to_wake(life))
     with suppress(MaqetError):
         vm.on_loop(settle(life, wake, deadline))
+    vm.on_loop(asyncio.sleep(TIDY_SECONDS))
     return Access(life.picked_channel, wake, vm.on_loop(life.agent_port.exec_listens()))
 
 

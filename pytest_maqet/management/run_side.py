@@ -9,6 +9,7 @@ from pytest_maqet.config import Config
 from pytest_maqet.management.sharing import end_shared_vms
 from pytest_maqet.runs.leases import Lease
 from pytest_maqet.runs.locks import held_lock
+from pytest_maqet.runs.nursery import end_nursery, living_nursery
 from pytest_maqet.runs.run_directory import RunDirectory
 from pytest_maqet.runs.sweep import sweep
 
@@ -21,6 +22,7 @@ class RunSide:
     """
 
     def __init__(self, worker: str, run_id: str | None, config: Config) -> None:
+        living_nursery()  # so that it is ready when the first VM is
         self.directory = RunDirectory.create(run_id)
         self._own = run_id is None
         self._leases = {"run": self.directory.lease("run"), worker: self.directory.lease(worker)}
@@ -45,6 +47,7 @@ class RunSide:
         """End the run, where it is ours, and give up the leases; idempotent."""
         if self._own:
             end_shared_vms(self.directory, self._config)
+        end_nursery()
         for lease in self._leases.values():
             lease.close()
         if self._own:

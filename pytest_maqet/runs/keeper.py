@@ -1,24 +1,24 @@
 """The keeper: QEMU's parent, which ends it when its owner is gone.
 
-A stand-alone script, started as `python -I -S keeper.py` with a job on stdin; the rest of the package only
-imports the file names below. There is one keeper for each VM:
+There is one keeper for each VM, forked from its launcher's nursery (`keeper_nursery.py`), which runs this
+file without the rest of the package; that only imports the file names below. A keeper
 
-1. it takes the lease of the VM's owner exclusively, without waiting: success means the owner is dead already;
-2. it starts QEMU, which the kernel kills when the keeper dies (`PR_SET_PDEATHSIG`), and reports its pid;
-3. it sleeps until QEMU ends (writes `exit`, *then* reaps: no `exit` file means the pid is still QEMU's),
+1. takes the lease of the VM's owner exclusively, without waiting: success means the owner is dead already;
+2. starts QEMU, which the kernel kills when the keeper dies (`PR_SET_PDEATHSIG`), and reports its pid;
+3. sleeps until QEMU ends (writes `exit`, *then* reaps: no `exit` file means the pid is still QEMU's),
    until the lease is free (nobody is left: ends QEMU, removes what is big, keeps what explains) or until
    SIGTERM (the owner is done with the VM: ends QEMU and removes nothing).
 
-How quickly a VM starts depends on what is imported here before `os.fork`: `json` and `signal` together
-double the time a bare interpreter needs, so the job has a format of its own, `signal` comes after QEMU is on
-its way, and neither `pathlib` nor `contextlib` comes at all.
 Facts: prctl(2), flock(2), fcntl(2), waitid(2), pidfd_open(2).
 """
 
 from __future__ import annotations
 
+import _thread
 import fcntl
 import os
+import select
+import signal
 
 PID_FILE = "pid"
 EXIT_FILE = "exit"
@@ -26,17 +26,14 @@ KEEP_FILE = "keep"
 KEEPER_LOCK = "keeper.lock"
 STDERR_LOG = "stderr.log"
 
-#: The last field of a complete job.
-END_OF_JOB = b"."
 #: What a lost VM leaves behind for nobody: disks, RAM, firmware variables. Sockets go as well.
 VOLATILE = (".qcow2", ".raw", ".ram", ".state", ".iso", ".fd")
 #: Room for the exit status, taken before QEMU starts so that a disk it fills cannot hide why it died.
 EXIT_FILE_BYTES = 128
 
 _PR_SET_PDEATHSIG = 1
-_SIGKILL = 9
-#: SIGPIPE and SIGXFSZ: Python ignores them, and an ignored signal stays ignored across exec.
-_IGNORED_BY_PYTHON = (13, 25)
+#: Python ignores them, and an ignored signal stays ignored across exec.
+_IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 _SOCKET_TYPE = 0o140000
 _TYPE_MASK = 0o170000
 
@@ -44,8 +41,12 @@ _TYPE_MASK = 0o170000
 class Job:
     """What to run, for whom, and where; all strings are bytes, so that no locale can come between."""
 
-    def __init__(self, fields: list[bytes]) -> None:
-        """Take the fields apart. The first byte says what each is (several: a, e and f)."""
+    def __init__(self, text: bytes, held: list[int]) -> None:
+        """Take the fields apart; each ends with NUL, its first byte says what it is (several: a, e and f).
+
+        `held` are the descriptors for QEMU, in the order of the numbers it knows them by.
+        """
+        fields = text.split(b"\0")[:-1]
         values: dict[bytes, list[bytes]] = {}
         for field in fields:
             values.setdefault(field[:1], []).append(field[1:])
@@ -54,25 +55,17 @@ class Job:
         self.lease = values[b"l"][0]
         self.cwd = values[b"c"][0]
         self.env = dict(value.split(b"=", 1) for value in values.get(b"e", []))
-        self.fds = [int(value) for value in values.get(b"f", [])]
+        self.numbers = [int(value) for value in values.get(b"f", [])]
+        self.held = held
 
     def path(self, name: str) -> bytes:
         """The path of a file in the VM's directory."""
         return os.path.join(self.directory, name.encode())  # noqa: PTH118
 
 
-def read_job(fd: int) -> Job | None:
-    """The job that the launcher wrote (fields that end with NUL), or None when it died before the end."""
-    text = b""
-    while chunk := os.read(fd, 1 << 16):
-        text += chunk
-    fields = text.split(b"\0")
-    return Job(fields[:-1]) if fields[-1] == END_OF_JOB else None
-
-
 def start_qemu(job: Job) -> tuple[int, int]:
     """Fork and exec QEMU; returns its pid and a pipe that says the errno if the exec failed, else ends."""
-    import ctypes
+    import ctypes  # here, for the processes that only want the names above; a nursery has loaded it
 
     libc = ctypes.CDLL(None)
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
@@ -82,31 +75,40 @@ def start_qemu(job: Job) -> tuple[int, int]:
     pid = os.fork()
     if pid == 0:
         try:
-            libc.prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
+            libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
             if os.getppid() != keeper:  # it died before prctl, which tells us nothing about the past
                 os._exit(1)
             for number in _IGNORED_BY_PYTHON:
                 libc.signal(number, None)
             # A group of its own, so that what QEMU itself starts can be ended with it.
             os.setpgid(0, 0)
+            tell_failure = _out_of_the_way(tell_failure, job)
             _exec(job, null, log)
         except OSError as error:
             os.write(tell_failure, str(error.errno).encode())
         finally:
             os._exit(127)
-    for fd in (null, log, tell_failure, *job.fds):
+    for fd in (null, log, tell_failure, *job.held):
         os.close(fd)
     return pid, failure
 
 
 def _exec(job: Job, null: int, log: int) -> None:
+    null, log, *held = (_out_of_the_way(fd, job) for fd in (null, log, *job.held))
     os.dup2(null, 0)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    for fd in job.fds:
-        os.set_inheritable(fd, True)
+    for fd, number in zip(held, job.numbers, strict=True):
+        os.dup2(fd, number)
     os.chdir(job.cwd)
     os.execvpe(job.argv[0], job.argv, job.env)  # noqa: S606 - no shell is the point
+
+
+def _out_of_the_way(fd: int, job: Job) -> int:
+    """The same under a number that QEMU does not know another one by."""
+    while fd in job.numbers:
+        fd = os.dup(fd)
+    return fd
 
 
 class Keeper:
@@ -122,6 +124,7 @@ class Keeper:
         """Start QEMU and stay until nobody needs its directory any more."""
         lease = os.open(self._job.lease, os.O_RDWR | os.O_CLOEXEC)
         if _lock_now(lease):
+            _say(1, f"keeper nobody holds the lease {os.fsdecode(self._job.lease)}")
             return
         # A POSIX lock, because others can ask the kernel whose it is (F_GETLK). Any close() of the file in
         # this process would drop it: it is opened here and nowhere else.
@@ -133,7 +136,6 @@ class Keeper:
             return
         self._forget_the_last()
         self._pid, failure = start_qemu(self._job)
-        # From here on QEMU is busy with its own start, on another core: what is slow comes now.
         signals = _signal_pipe()
         if answer := os.read(failure, 16):
             os.waitpid(self._pid, 0)
@@ -143,14 +145,13 @@ class Keeper:
         os.close(failure)
         _write_new(self._job.path(PID_FILE + ".new"), f"{self._pid}\n")
         os.rename(self._job.path(PID_FILE + ".new"), self._job.path(PID_FILE))  # noqa: PTH104
-        _say(1, f"pid {self._pid}")
+        if not _say(1, f"pid {self._pid}"):
+            self._end("its launcher gave up")
+            return
         _close_stdio()
         self._watch(lease, signals)
 
     def _watch(self, lease: int, signals: int) -> None:
-        import _thread
-        import select
-
         nobody_left, tell = os.pipe()
         # Only now: PR_SET_PDEATHSIG means the thread that forked, and that has to be the main one.
         _thread.start_new_thread(_wait_for_lease, (lease, tell))
@@ -179,7 +180,7 @@ class Keeper:
 
     def _end(self, cause: str) -> None:
         if not self._ended:
-            os.kill(self._pid, _SIGKILL)  # safe: not reaped, so the pid is QEMU's
+            os.kill(self._pid, signal.SIGKILL)  # safe: not reaped, so the pid is QEMU's
             self._record_exit(cause)
 
     def _record_exit(self, cause: str | None) -> None:
@@ -187,13 +188,13 @@ class Keeper:
         assert found is not None
         if found.si_code == os.CLD_EXITED:
             text = f'{{"code": {found.si_status}, "signal": null}}'
-        elif cause and found.si_status == _SIGKILL:
+        elif cause and found.si_status == signal.SIGKILL:
             text = f'{{"code": null, "signal": {found.si_status}, "cause": "{cause}"}}'
         else:
             text = f'{{"code": null, "signal": {found.si_status}}}'
         self._write_exit(text)
         try:  # noqa: SIM105
-            os.killpg(self._pid, _SIGKILL)  # whatever QEMU had started itself
+            os.killpg(self._pid, signal.SIGKILL)  # whatever QEMU had started itself
         except OSError:
             pass
         os.waitpid(self._pid, 0)
@@ -249,14 +250,10 @@ def _wait_for_lease(lease: int, tell: int) -> None:
 
 def _signal_pipe() -> int:
     """A descriptor that becomes readable when this process is asked to end."""
-    import signal
-
     ready, wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.set_wakeup_fd(wake)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: None)
-    # The thread that launched us may have had them blocked, and a mask is inherited.
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     return ready
 
 
@@ -266,11 +263,13 @@ def _write_new(path: bytes, text: str) -> None:
     os.close(fd)
 
 
-def _say(fd: int, text: str) -> None:
-    try:  # noqa: SIM105
+def _say(fd: int, text: str) -> bool:
+    """Whether somebody could hear it: not so when the launcher is gone, or the disk full."""
+    try:
         os.write(fd, text.encode(errors="replace") + b"\n")
-    except OSError:  # the launcher is gone, or the disk full; the lease tells the rest
-        pass
+    except OSError:
+        return False
+    return True
 
 
 def _close_stdio() -> None:
@@ -280,20 +279,10 @@ def _close_stdio() -> None:
     os.close(null)
 
 
-def main() -> None:
-    """Read the job, do it, and say on stdout and in the log when it cannot be done."""
-    os.umask(0o077)
-    os.chdir("/")
-    job = read_job(0)
-    if job is None:
-        return
+def keep(text: bytes, held: list[int]) -> None:
+    """Do a job (see `Job`), and say on stdout and in the log when it cannot be done."""
     try:
-        Keeper(job).run()
+        Keeper(Job(text, held)).run()
     except OSError as error:
         _say(2, str(error))
         _say(1, f"keeper {error.strerror or error}")
-
-
-if __name__ == "__main__":
-    main()
-    os._exit(0)  # not sys.exit: the thread that waits for the lease may sleep for ever

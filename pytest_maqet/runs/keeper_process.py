@@ -6,20 +6,17 @@ import contextlib
 import os
 import select
 import signal
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from pytest_maqet.deadline import Deadline
 from pytest_maqet.errors import StartError
-from pytest_maqet.runs import keeper
 from pytest_maqet.runs.lock_holders import open_holder
+from pytest_maqet.runs.nursery import NurseryGone, living_nursery
 from pytest_maqet.runs.vm_directory import VmDirectory
 
-#: How long a keeper may take to say that QEMU runs, in seconds; it takes about 0.03 s.
+#: How long a keeper may take to say that QEMU runs, in seconds; it takes some milliseconds.
 REPORT = 30.0
 #: How long a killed process may take to be gone, in seconds.
 KILLED = 2.0
@@ -46,15 +43,14 @@ class Job:
         for field in fields:
             if b"\0" in field:
                 raise StartError(f"QEMU cannot be given a NUL character: {os.fsdecode(field[1:])!r}")
-        return b"\0".join([*fields, keeper.END_OF_JOB])
+        return b"".join(field + b"\0" for field in fields)
 
 
 class KeeperProcess:
     """A running keeper, known by pidfd."""
 
-    def __init__(self, pidfd: int, child: subprocess.Popen[bytes] | None) -> None:
+    def __init__(self, pidfd: int) -> None:
         self._pidfd = pidfd
-        self._child = child
         self._closed = False
 
     @classmethod
@@ -63,24 +59,33 @@ class KeeperProcess:
 
         Raises `StartError` when QEMU could not be executed, with the system's reason.
         """
+        if clash := [fd for fd in job.pass_fds if fd <= 2]:
+            raise ValueError(f"QEMU's standard streams are not for passing: {clash}")
         text = job.encoded()
-        child = _spawn(job)
         try:
-            pid = _pid_reported(child, text, job)
-            return cls(os.pidfd_open(child.pid), child), pid
+            # Not a word: the keeper was killed, or the nursery before it had forked one.
+            answer = _answer(text, job) or _answer(text, job)
+            found = cls.find(job.directory) if isinstance(answer, int) else None
         except BaseException:  # also KeyboardInterrupt and what pytest-timeout raises into us
-            child.kill()  # the kernel ends QEMU with it
-            child.wait()
+            # One that has not reported yet finds that nobody listens, and gives up by itself.
+            if late := cls.find(job.directory):
+                late.end(0)
+                late.close()
             raise
-        finally:
-            for pipe in (child.stdin, child.stdout):
-                _close(pipe)
+        if isinstance(answer, StartError):
+            raise answer
+        if answer is None or found is None:
+            raise StartError(
+                f"QEMU was not started: its keeper ended without a word{_last_words(job)}",
+                hint="was it killed, by the kernel for lack of memory maybe (see dmesg)?",
+            )
+        return found, answer
 
     @classmethod
     def find(cls, directory: VmDirectory) -> KeeperProcess | None:
         """The living keeper of that VM, or None."""
         pidfd = open_holder(directory.keeper_lock)
-        return None if pidfd is None else cls(pidfd, None)
+        return None if pidfd is None else cls(pidfd)
 
     def end(self, timeout: float) -> None:
         """Let it end QEMU and itself; by force after `timeout` seconds. Idempotent."""
@@ -91,25 +96,17 @@ class KeeperProcess:
             # Stopped or stuck: QEMU goes with it, the kernel sees to that.
             self._signal(signal.SIGKILL)
             readable(self._pidfd, KILLED)
-        self._reap()
 
     def close(self) -> None:
         """Give up the handle; the keeper goes on. Idempotent."""
         if self._closed:
             return
-        self._reap()
-        if self._child is not None and self._child.returncode is None:
-            self._child.returncode = 0  # left to itself on purpose: no ResourceWarning about it
         self._closed = True
         os.close(self._pidfd)
 
     def _signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._pidfd, number)
-
-    def _reap(self) -> None:
-        if self._child is not None and self._child.poll() is None and readable(self._pidfd, 0):
-            self._child.wait()
 
 
 def readable(fd: int, timeout: float) -> bool:
@@ -119,45 +116,32 @@ def readable(fd: int, timeout: float) -> bool:
     return bool(poll.poll(max(0.0, timeout) * 1000))
 
 
-def _spawn(job: Job) -> subprocess.Popen[bytes]:
-    if clash := [fd for fd in job.pass_fds if fd <= 2]:
-        raise ValueError(f"QEMU's standard streams are not for passing: {clash}")
+def _answer(text: bytes, job: Job) -> int | StartError | None:
+    """Have a keeper forked: QEMU's pid, or why it does not run; None when the keeper ends without a word.
+
+    Raises `StartError` when none could be forked, or it says nothing for too long.
+    """
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-    try:
-        log = os.open(job.directory.keeper_log, flags, 0o600)
-    except OSError as error:
-        raise StartError(f"{job.directory.keeper_log} cannot be written: {error.strerror}") from error
-    try:
-        # No stream of ours: a terminal or a pipe that a detached process holds open hangs whoever reads it.
-        return subprocess.Popen(
-            [sys.executable, "-I", "-S", keeper.__file__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            cwd="/",
-            pass_fds=tuple(job.pass_fds),
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise StartError(
-            f"no process could be started for QEMU: {error.strerror}",
-            hint="is the limit of processes (ulimit -u), open files (ulimit -n) or memory reached?",
-        ) from error
-    finally:
-        os.close(log)
-
-
-def _pid_reported(child: subprocess.Popen[bytes], text: bytes, job: Job) -> int:
-    assert child.stdin is not None
-    assert child.stdout is not None
-    # A keeper that is dead already: its silence below says the same.
-    with contextlib.suppress(BrokenPipeError):
-        child.stdin.write(text)
-        child.stdin.close()
-    kind, _, value = _line(child.stdout.fileno()).partition(" ")
+    with contextlib.ExitStack() as ours:
+        try:
+            log = os.open(job.directory.keeper_log, flags, 0o600)
+            ours.callback(os.close, log)
+            report, tell = os.pipe()
+            ours.callback(os.close, report)
+        except OSError as error:
+            raise StartError(f"{job.directory.keeper_log} cannot be written: {error.strerror}") from error
+        try:
+            living_nursery().hand_over(text, (tell, log, *dict.fromkeys(job.pass_fds)))
+        except NurseryGone:
+            return None
+        finally:
+            os.close(tell)  # ours: the end of the report is the end of the keeper's
+        kind, _, value = _line(report).partition(" ")
+    if not kind:
+        return None
     if kind == "pid":
         return int(value)
-    raise _failure(kind, value, job)
+    return _failure(kind, value, job)
 
 
 def _line(fd: int) -> str:
@@ -183,17 +167,12 @@ def _failure(kind: str, value: str, job: Job) -> StartError:
         )
     if kind == "keeper":
         return StartError(f"QEMU could not be started in {job.directory.path}: {value}")
+    return StartError(f"QEMU was not started: its keeper said {kind} {value}{_last_words(job)}")
+
+
+def _last_words(job: Job) -> str:
     try:
         said = job.directory.keeper_log.read_text(errors="replace").strip()
     except OSError:
         said = ""
-    return StartError(
-        f"QEMU was not started: its keeper ended without a word{': ' + said if said else ''}",
-        hint=f"nobody holds the lease {job.lease}, or the keeper was killed" if not said else None,
-    )
-
-
-def _close(pipe: IO[bytes] | None) -> None:
-    if pipe is not None:
-        with contextlib.suppress(BrokenPipeError):
-            pipe.close()
+    return f": {said}" if said else ""

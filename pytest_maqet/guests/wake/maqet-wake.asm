@@ -15,8 +15,9 @@
 ;   24 64  seed; all zeros: no reseeding
 ;
 ; What is no message is skipped byte by byte; what is left of one that a host did not finish is told by the sum
-; from a message that follows, and dropped after a second or when the guest sees the host hang up. A Linux program without libc, /proc or memory of its own but the stack; exit status 0 when the
-; port is unplugged or the one message was answered, 1 when there is no port or no message, 2 for wrong usage.
+; from a message that follows, and dropped after a second or when the guest sees the host hang up.
+; A Linux program without libc, /proc or memory of its own but the stack; exit status 0 when the port is
+; unplugged or the one message was answered, 1 when there is no port or no message, 2 for wrong usage.
 ;
 ; Facts: Linux drivers/char/random.c. Writing to /dev/urandom only mixes; what is read changes with the next
 ; reseed, RNDRESEEDCRNG, and before 5.17 that takes nothing from a pool to which nobody credits entropy. So
@@ -31,7 +32,6 @@
 SYS_READ            equ 0
 SYS_WRITE           equ 1
 SYS_OPEN            equ 2
-SYS_CLOSE           equ 3
 SYS_POLL            equ 7
 SYS_RT_SIGPROCMASK  equ 14
 SYS_IOCTL           equ 16
@@ -94,6 +94,13 @@ start:  pop rax                         ; argc; argv is at the stack pointer
         sub rsp, 128
         cmp eax, 2
         jne wrong
+        mov rbp, rdi
+        mov eax, SYS_OPEN               ; kept open: in a guest that just went on, each system call is dear
+        mov rdi, source
+        mov esi, O_WRONLY
+        syscall
+        mov r14d, eax
+        mov rdi, rbp
         xor r15d, r15d
         xor r12d, r12d
         cmp dword [rdi], "--on"
@@ -210,11 +217,7 @@ sum:    add eax, [rsp + rcx * 4 - 4]
         repe scasq
         je answer
 
-        mov eax, SYS_OPEN
-        mov rdi, source
-        mov esi, O_WRONLY
-        syscall
-        mov r14d, eax
+        mov eax, r14d
         neg eax
         jg no_source
         mov dword [rsp + NANOS], SEED_BYTES * 8
@@ -237,11 +240,6 @@ reseed: mov eax, SYS_IOCTL
         xor edx, edx
         syscall
         neg eax
-        mov r8d, eax
-        mov eax, SYS_CLOSE
-        mov edi, r14d
-        syscall
-        jmp forget
 no_source:
         mov r8d, eax
 forget: lea rdi, [rsp + SEED]
