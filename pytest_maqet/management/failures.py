@@ -1,8 +1,8 @@
 """The memory of starts that failed: the same start is not tried again in a run.
 
 A VM that cannot start would otherwise cost every test that uses it the whole ready time-out, on every worker.
-Only finished failures of the VM itself count: an interrupted start, a lock that was not free or a full disk
-say nothing about the next try.
+Only finished failures of the VM itself count: an interrupted start, a lock that was not free, a full disk or a
+QEMU that somebody killed say nothing about the next try.
 """
 
 from __future__ import annotations
@@ -10,13 +10,19 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 from contextlib import suppress
 from pathlib import Path
 
-from pytest_maqet.errors import ConfigError, LockTimeout, MaqetError, StartError
+from pytest_maqet.errors import ConfigError, LockTimeout, MaqetError, QemuDied, StartError
 
 #: System errors that pass: they are the host's, not the VM's.
 _PASSING = frozenset({errno.ENOSPC, errno.ENOMEM, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EAGAIN})
+
+#: Signals that a QEMU does not send to itself: a person's, or those of the kernel that is short of memory.
+_FROM_OUTSIDE = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+#: What QEMU says when it ends by one of them in order, with status 0 (os-posix.c, softmmu/runstate.c).
+_TERMINATED = "terminating on signal"
 
 
 class FailureMemory:
@@ -61,5 +67,14 @@ def lasting(error: BaseException) -> bool:
     while cause is not None:
         if isinstance(cause, OSError) and cause.errno in _PASSING:
             return False
+        if isinstance(cause, QemuDied) and _killed(cause):
+            return False
         cause = cause.__cause__ or cause.__context__
     return not any(os.strerror(number) in str(error) for number in (errno.ENOSPC, errno.ENOMEM))
+
+
+def _killed(died: QemuDied) -> bool:
+    """Whether somebody ended that QEMU, or its keeper and it with that: then nobody knows how it ended."""
+    if died.code is None:
+        return died.signal is None or died.signal in _FROM_OUTSIDE
+    return _TERMINATED in died.stderr

@@ -5,14 +5,15 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-#: What a fault may hit. "controller" is the pytest that was started; "session" all of its own processes as
-#: Ctrl-C reaches them; "owners" controller and workers together. The "maker-" ones are those that just make
+#: What a fault may hit. "controller" is the pytest that was started; "session" all of its processes as Ctrl-C
+#: reaches them; "owners" controller and workers together. The "maker-" ones are those that just make
 #: a template.
 TARGETS = (
     "controller",
     "session",
     "owners",
     "worker",
+    "nursery",
     "keeper",
     "qemu",
     "maker-worker",
@@ -81,11 +82,6 @@ class Round:
             f"{' without templates' if self.cold else ''}{' with a dead run' if self.dead_run else ''}"
         )
 
-    @property
-    def kind(self) -> tuple[int, tuple[str, ...], bool]:
-        """Rounds of one kind take the same time."""
-        return self.workers, self.tests, self.cold
-
 
 def plan(seed: int, number: int, *, linux: bool) -> Round:
     """The round of that number; with `linux`, some use builtin:linux, too."""
@@ -122,9 +118,9 @@ def _first_moment(dice: random.Random, several: int, *, cold: bool) -> Moment:
 
 
 def _fault(dice: random.Random, moment: Moment, *, workers: int, making: bool, more: bool) -> Fault:
-    kinds = ["keeper", "keeper", "qemu", "qemu"]
+    kinds = ["keeper", "keeper", "qemu", "qemu", "nursery"]
     if not more:
-        kinds += ["controller", "controller", "session", "worker"]
+        kinds += ["controller", "controller", "session"]
     if workers:
         kinds += ["worker", "worker"] if more else ["owners", "worker"]
     if making:
@@ -135,6 +131,6 @@ def _fault(dice: random.Random, moment: Moment, *, workers: int, making: bool, m
     if signal != "SIGSTOP":
         return Fault(moment, target, signal, dice.random())
     # What owns VMs does not end by itself when it is stopped: the runner continues or kills it.
-    own = target in ("keeper", "qemu", "maker-keeper", "maker-qemu")
+    own = target in ("nursery", "keeper", "qemu", "maker-keeper", "maker-qemu")
     then = dice.choice(("cont", "kill", "stay") if own and not more else ("cont", "kill"))
     return Fault(moment, target, signal, dice.random(), then, dice.uniform(0.1, 1.5))

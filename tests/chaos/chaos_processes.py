@@ -5,6 +5,7 @@ Every process that a run starts inherits the variable with the run's mark, whoev
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -76,20 +77,25 @@ class Family:
         self.qemus = [process for process in self.all.values() if process.is_qemu]
         parents = {qemu.parent for qemu in self.qemus}
         self.keepers = [one for one in self.all.values() if one.of_runs and one.pid in parents]
+        owners = {self._first, *(worker.pid for worker in self.workers())}
+        self.nurseries = [one for one in self.all.values() if one.of_runs and one.parent in owners]
 
-    def of(self, kind: str, store: Path) -> list[list[Process]]:
-        """The targets of that kind: each a group that gets the signal together. `store` has the templates."""
+    def of(self, kind: str, stores: list[Path]) -> list[list[Process]]:
+        """The targets of that kind: each a group that gets the signal together. `stores` have templates."""
         controller = [self.all[self._first]] if self._first in self.all else []
-        workers = self.workers()
         if kind in ("session", "owners"):
-            return [controller + workers] if controller else []
-        if kind == "controller":
-            return [[one] for one in controller]
-        if kind == "worker":
-            return [[one] for one in workers or controller]
-        if kind.startswith("maker-"):
-            return [[one] for one in self._makers(kind, store)]
-        return [[one] for one in (self.keepers if kind == "keeper" else self.qemus)]
+            return [controller + self.workers()] if controller else []
+        alone = {
+            "controller": controller,
+            "worker": self.workers(),
+            "nursery": self.nurseries,
+            "keeper": self.keepers,
+            "qemu": self.qemus,
+        }
+        found = (
+            alone[kind] if kind in alone else [one for store in stores for one in self._makers(kind, store)]
+        )
+        return [[one] for one in found]
 
     def workers(self) -> list[Process]:
         """xdist's workers."""
@@ -108,23 +114,23 @@ class Family:
             return [self.all[one.parent] for one in qemus if one.parent in self.all]
         return [self.all[pid] for pid in _lock_owners(store) if pid in self.all]
 
-    def vms_of(self, owner: int) -> list[Process]:
-        """Keepers and QEMUs of the VMs that end with this process; those of scope `run` don't."""
-        keepers = {one.pid for one in self.keepers if self._launched_by(one, owner)}
-        own = [
-            qemu
-            for qemu in self.qemus
-            if qemu.parent in keepers and not any("/shared-" in argument for argument in qemu.argv)
-        ]
-        return own + [self.all[pid] for pid in {qemu.parent for qemu in own}]
+    def vms_of(self, owner: Process) -> list[Process]:
+        """Keepers and QEMUs of the VMs that end with this process: their keepers wait for a lease it holds."""
+        held = {path for path in _open_files(owner) if path.endswith(".lease")}
+        # Others hold these as well.
+        held = {path for path in held if Path(path).name not in ("run.lease", "in-use.lease")}
+        keepers = [one for one in self.keepers if held.intersection(_open_files(one))]
+        pids = {keeper.pid for keeper in keepers}
+        return keepers + [qemu for qemu in self.qemus if qemu.parent in pids]
 
-    def _launched_by(self, process: Process, owner: int) -> bool:
-        parent = process.parent
-        while parent in self.all:
-            if parent == owner:
-                return True
-            parent = self.all[parent].parent
-        return False
+
+def _open_files(process: Process) -> set[str]:
+    found = set()
+    with suppress(OSError):
+        for entry in os.scandir(f"/proc/{process.pid}/fd"):
+            with suppress(OSError):
+                found.add(os.readlink(entry.path))  # noqa: PTH115 - a string is all that is wanted
+    return found
 
 
 def drafts_in(store: Path) -> list[Path]:
@@ -140,8 +146,6 @@ def drafts_in(store: Path) -> list[Path]:
 
 
 def _lock_owners(store: Path) -> list[int]:
-    import json
-
     found = []
     for record in (store / "locks").glob("*.holder"):
         with suppress(OSError, ValueError, KeyError):

@@ -25,8 +25,9 @@ from chaos_processes import (
     send,
 )
 
-#: Usual seconds of a run until one was measured.
-USUAL = 6.0
+#: Usual seconds of a run until one was measured, and how much longer it takes where templates are made.
+USUAL = 7.0
+MAKING = 3.0
 #: Seconds that a run may take over its usual time before it counts as hanging; a stopped process costs
 #: each wait its time-out.
 HANGING = 90.0
@@ -77,7 +78,7 @@ class Runner:
     def __init__(self, home: Home, limits: Limits) -> None:
         self.home = home
         self.limits = limits
-        self.usual: dict[tuple[int, tuple[str, ...], bool], float] = {}
+        self._usual: dict[tuple[int, tuple[str, ...]], float] = {}
 
     def clean_run(self, like: Round) -> Outcome:
         """A run that nothing hits: it passes, and nothing is left."""
@@ -85,8 +86,13 @@ class Runner:
         if outcome.status != 0:
             outcome.complaints.append(f"a run without faults ended with {outcome.status}: {self._said()}")
         outcome.complaints += chaos_checks.left_files(self.home)
-        self.usual[like.kind] = outcome.seconds
+        self._usual[like.workers, like.tests] = outcome.seconds
         return outcome
+
+    def usual(self, wanted: Round) -> float:
+        """The seconds that such a run usually takes."""
+        usual = self._usual.get((wanted.workers, wanted.tests), USUAL)
+        return usual + MAKING * len(wanted.tests) if wanted.cold else usual
 
     def faulty_run(self, wanted: Round) -> Outcome:
         """A run with the round's faults."""
@@ -98,7 +104,7 @@ class Runner:
 
     def _run(self, wanted: Round, faults: tuple[Fault, ...]) -> Outcome:
         process, mark = self.home.start(wanted)
-        hit = _Hit(self.home, process, mark, self.limits, self.usual.get(wanted.kind, USUAL))
+        hit = _Hit(self.home, process, mark, self.limits, self.usual(wanted))
         try:
             for fault in faults:
                 hit.deliver(fault)
@@ -113,7 +119,7 @@ class Runner:
 
     def _await_end(self, process: subprocess.Popen[bytes], mark: str, outcome: Outcome) -> None:
         try:
-            outcome.status = process.wait(HANGING + self.usual.get(outcome.round.kind, USUAL))
+            outcome.status = process.wait(HANGING + self.usual(outcome.round))
         except subprocess.TimeoutExpired:
             for one in marked(mark):  # pytest's faulthandler then says where it hangs
                 if not one.is_qemu and not one.of_runs:
@@ -155,7 +161,9 @@ class Runner:
             complaints.append(f"internal error: {output[-3000:]}")
         for test in hit.crashed_tests:
             if f"crashed while running '{test}'" in output and "- QEMU of " not in output:
-                complaints.append(f"the report of the crash in {test} shows none of its VMs: {output[-3000:]}")
+                complaints.append(
+                    f"the report of the crash in {test} shows none of its VMs: {output[-3000:]}"
+                )
         return complaints
 
     def _said(self, size: int = 3000) -> str:
@@ -171,7 +179,9 @@ def _judged_end(outcome: Outcome, hit: _Hit) -> list[str]:
             allowed |= {1, 2, 130, -signal.SIGINT}
         if hit.is_controller(one.victim):
             allowed |= {-getattr(signal, one.fault.signal), -signal.SIGKILL}
-    return [] if outcome.status in allowed else [f"exit status {outcome.status}, not one of {sorted(allowed)}"]
+    return (
+        [] if outcome.status in allowed else [f"exit status {outcome.status}, not one of {sorted(allowed)}"]
+    )
 
 
 class _Hit:
@@ -206,7 +216,7 @@ class _Hit:
         self._await_moment(fault.moment)
         while not victims and self._process.poll() is None:
             family = Family(self.mark, self._process.pid)
-            groups = [group for store in self.home.stores() for group in family.of(fault.target, store)]
+            groups = family.of(fault.target, self.home.stores())
             if groups:
                 victims = groups[int(fault.pick * len(groups))]
                 self._strike(fault, victims, family)
@@ -242,8 +252,8 @@ class _Hit:
             qemus = [one for one in family.qemus if one.parent == victim.pid]
             self.lost_keepers |= {_vm_of(one) for one in qemus}
             lost += qemus
-        elif not victim.is_qemu:
-            lost += family.vms_of(victim.pid)
+        elif not victim.of_runs and not victim.is_qemu:
+            lost += family.vms_of(victim)
             self._note_crash(family, victim)
         seconds = gone_after(lost, self._limits.gone)
         if seconds is None:
@@ -256,7 +266,7 @@ class _Hit:
         """The tests that had a running VM when their worker was ended."""
         if victim not in family.workers():
             return
-        for qemu in family.vms_of(victim.pid):
+        for qemu in family.vms_of(victim):
             if qemu.is_qemu:
                 for note in Path(_vm_of(qemu)).glob("user-*"):
                     found = re.search(r'"test": "([^"]+)"', note.read_text())

@@ -30,7 +30,9 @@ def main() -> int:
     parser.add_argument("--only", type=int, metavar="ROUND", help="this round and no other")
     parser.add_argument("--minutes", type=float, default=120, help="begin no round after that")
     parser.add_argument("--no-linux", action="store_true", help="builtin:nano only")
-    parser.add_argument("--keep-home", action="store_true", help="leave the files of a failure, and stop there")
+    parser.add_argument(
+        "--keep-home", action="store_true", help="leave the files of a failure, and stop there"
+    )
     wanted = parser.parse_args()
     home = Home()
     figures = Figures()
@@ -55,10 +57,6 @@ def main() -> int:
 
 def one_round(runner: Runner, wanted: Round, figures: Figures) -> bool:
     """A round, and a run without faults after it: whether all held."""
-    if wanted.kind not in runner.usual:
-        if wanted.cold:
-            runner.home.forget_templates()
-        report(runner.clean_run(wanted), figures, "calibration")
     outcome = runner.faulty_run(wanted)
     report(outcome, figures, "")
     after = runner.clean_run(plain(wanted))
@@ -68,7 +66,9 @@ def one_round(runner: Runner, wanted: Round, figures: Figures) -> bool:
 
 def plain(wanted: Round) -> Round:
     """The same kind of run, with the templates that are there."""
-    return Round(wanted.seed, wanted.number, wanted.workers, wanted.tests, cold=False, dead_run=False, faults=())
+    return Round(
+        wanted.seed, wanted.number, wanted.workers, wanted.tests, cold=False, dead_run=False, faults=()
+    )
 
 
 def report(outcome: Outcome, figures: Figures, what: str) -> None:

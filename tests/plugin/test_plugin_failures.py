@@ -227,3 +227,32 @@ def test_a_fixture_that_fails_half_way_leaves_nothing(suite):
     assert suite.left_over() == []
     suite.run("-x").assert_outcomes(errors=1)
     assert suite.left_over() == []
+
+
+@pytest.mark.parametrize("number", ["SIGKILL", "SIGTERM"])
+@pytest.mark.parametrize("start", ["boot", "clone"])
+def test_a_start_that_somebody_killed_is_tried_again(suite, own_cache, number, start):
+    """A killed QEMU says nothing about the next: neither a person nor the kernel out of memory picks on a VM."""
+    ready = "[{call: 'conditions:not_the_first', timeout: 20}]"
+    suite.yaml(f"vms: {{own: {{image: builtin:nano, memory: 16M, ready: {ready}}}}}")
+    suite.file(
+        "conditions.py",
+        f"""
+        import os, signal
+
+        killed = []
+
+        def not_the_first(vm):
+            if not killed:
+                killed.append(vm)
+                os.kill(vm.pid, signal.{number})
+            return vm is not killed[0]
+        """,
+    )
+    suite.tests("def test_hit(own): pass\ndef test_after(own): assert own.status == 'running'\n")
+    result = suite.run(f"--maqet-start={start}")
+    result.assert_outcomes(errors=1, passed=1)
+    result.stdout.fnmatch_lines(
+        [f"*{number[3:]}*"] if number == "SIGKILL" else ["*terminating on signal 15*"]
+    )
+    assert suite.left_over() == []
