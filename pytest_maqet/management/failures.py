@@ -1,8 +1,8 @@
 """The memory of starts that failed: the same start is not tried again in a run.
 
 A VM that cannot start would otherwise cost every test that uses it the whole ready time-out, on every worker.
-Only finished failures of the VM itself count: an interrupted start, a lock that was not free, a full disk or a
-QEMU that somebody killed say nothing about the next try.
+Only finished failures of the VM itself count: an interrupted start, a lock that was not free, a full disk or
+a QEMU that somebody killed say nothing about the next try.
 """
 
 from __future__ import annotations

@@ -89,18 +89,18 @@ def plan(seed: int, number: int, *, linux: bool) -> Round:
     workers = dice.choice((0, 2))
     tests = ("machines.py", "guests.py") if dice.random() < 0.3 and linux else ("machines.py",)
     cold = dice.random() < 0.4
-    dead_run = dice.random() < 0.15
+    dead_run = dice.random() < 0.08
     faults = tuple(_faults(dice, workers=workers, cold=cold, dead_run=dead_run))
     return Round(seed, number, workers, tests, cold, dead_run, faults)
 
 
 def _faults(dice: random.Random, *, workers: int, cold: bool, dead_run: bool) -> list[Fault]:
-    """One to eight faults; one that ends the run is the last."""
+    """One to nine faults; one that ends the run is the last."""
     if dead_run:  # whoever sweeps is hit at it; afterwards the run is over
         signal = dice.choice(("SIGKILL", "SIGKILL", "SIGTERM", "SIGINT"))
         return [Fault(Moment("sweep", dice.uniform(0, 0.05)), "controller", signal)]
     made: list[Fault] = []
-    several = dice.choice((1, 2, 4, 6, 8))
+    several = dice.choice((1, 3, 5, 7, 9))
     for place in range(several):
         moment = Moment("next", dice.uniform(0, 0.6)) if place else _first_moment(dice, several, cold=cold)
         making = cold and place < 2 and moment.event != "exit"

@@ -13,10 +13,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_maqet.runs.keeper import __file__ as _KEEPER_FILE
+from pytest_maqet.runs import keeper
 
 MARK = "MAQET_CHAOS"
-_ROOM = str(Path(_KEEPER_FILE).parent)
+_ROOM = str(Path(keeper.__file__).parent)
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class Family:
         return [self.all[pid] for pid in _lock_owners(store) if pid in self.all]
 
     def vms_of(self, owner: Process) -> list[Process]:
-        """Keepers and QEMUs of the VMs that end with this process: their keepers wait for a lease it holds."""
+        """Keepers and QEMUs of the VMs that end with this process: the keepers wait for a lease it holds."""
         held = {path for path in _open_files(owner) if path.endswith(".lease")}
         # Others hold these as well.
         held = {path for path in held if Path(path).name not in ("run.lease", "in-use.lease")}

@@ -232,7 +232,7 @@ def test_a_fixture_that_fails_half_way_leaves_nothing(suite):
 @pytest.mark.parametrize("number", ["SIGKILL", "SIGTERM"])
 @pytest.mark.parametrize("start", ["boot", "clone"])
 def test_a_start_that_somebody_killed_is_tried_again(suite, own_cache, number, start):
-    """A killed QEMU says nothing about the next: neither a person nor the kernel out of memory picks on a VM."""
+    """A killed QEMU says nothing about the next one: whoever did it does not pick on that VM."""
     ready = "[{call: 'conditions:not_the_first', timeout: 20}]"
     suite.yaml(f"vms: {{own: {{image: builtin:nano, memory: 16M, ready: {ready}}}}}")
     suite.file(

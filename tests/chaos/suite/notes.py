@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from pathlib import Path
 
 
 def pytest_runtest_logreport(report):
@@ -11,5 +12,5 @@ def pytest_runtest_logreport(report):
     said = {"time": time.time(), "test": report.nodeid, "when": report.when, "outcome": report.outcome}
     if report.failed:
         said["text"] = str(report.longrepr)[-2000:]
-    with open(os.environ["CHAOS_NOTES"], "a", encoding="utf-8") as notes:
+    with Path(os.environ["CHAOS_NOTES"]).open("a", encoding="utf-8") as notes:
         notes.write(json.dumps(said) + "\n")
