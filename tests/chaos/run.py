@@ -31,6 +31,13 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=120, help="begin no round after that")
     parser.add_argument("--no-linux", action="store_true", help="builtin:nano only")
     parser.add_argument(
+        "--verify-every",
+        type=int,
+        default=1,
+        metavar="N",
+        help="a run without faults after each N rounds; in between the next victim is the next run",
+    )
+    parser.add_argument(
         "--keep-home", action="store_true", help="leave the files of a failure, and stop there"
     )
     wanted = parser.parse_args()
