@@ -8,6 +8,7 @@ import os
 import stat
 import struct
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from chaos_home import Home
@@ -30,8 +31,21 @@ def left_processes(mark: str, patience: float) -> tuple[float, list[str]]:
     return time.monotonic() - began, []
 
 
-def held_locks(*roots: Path) -> list[str]:
-    """Complaints about every file below the roots that anybody has locked, in either way."""
+def held_locks(*roots: Path, patience: float) -> list[str]:
+    """Complaints about every file below the roots that anybody has locked, in either way.
+
+    A process that ends gives up its memory, its environment with that, before its locks: they are looked at
+    again until `patience` is over.
+    """
+    began = time.monotonic()
+    while held := _held(roots):
+        if time.monotonic() - began > patience:
+            break
+        time.sleep(0.02)
+    return held
+
+
+def _held(roots: Sequence[Path]) -> list[str]:
     return [f"{kind} lock held: {path}" for root in roots for path in _files(root) for kind in _locks(path)]
 
 

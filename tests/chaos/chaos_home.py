@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -77,6 +78,9 @@ class Home:
 
     def start(self, wanted: Round, *arguments: str) -> tuple[subprocess.Popen[bytes], str]:
         """Start pytest in a session of its own; the process and the mark of all that come from it."""
+        if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+            # Started in the background by a shell; pytest would inherit that, and never hear of Ctrl-C.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         mark = uuid.uuid4().hex
         self.notes.unlink(missing_ok=True)
         with self.output.open("wb") as output:

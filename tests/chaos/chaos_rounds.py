@@ -28,9 +28,6 @@ from chaos_processes import (
 #: Usual seconds of a run until one was measured, and how much longer it takes where templates are made.
 USUAL = 7.0
 MAKING = 3.0
-#: Seconds that a run may take over its usual time before it counts as hanging; a stopped process costs
-#: each wait its time-out.
-HANGING = 90.0
 #: How often a moment is looked for, in seconds.
 _LOOK = 0.004
 
@@ -44,6 +41,8 @@ class Limits:
 
     gone: float = 3.0
     orphans: float = 9.0
+    #: A run that takes longer hangs; a stopped process costs each wait its time-out.
+    hanging: float = 120.0
 
 
 @dataclass
@@ -119,7 +118,7 @@ class Runner:
 
     def _await_end(self, process: subprocess.Popen[bytes], mark: str, outcome: Outcome) -> None:
         try:
-            outcome.status = process.wait(HANGING + self.usual(outcome.round))
+            outcome.status = process.wait(self.limits.hanging)
         except subprocess.TimeoutExpired:
             for one in marked(mark):  # pytest's faulthandler then says where it hangs
                 if not one.is_qemu and not one.of_runs:
@@ -140,7 +139,7 @@ class Runner:
         for delivered in outcome.delivered[-1:]:
             delivered.clean = max(delivered.clean, seconds)
         roots = (self.home.runs, self.home.path / "cache" / "templates")
-        outcome.complaints += chaos_checks.held_locks(*roots)
+        outcome.complaints += chaos_checks.held_locks(*roots, patience=self.limits.gone)
         outcome.complaints += chaos_checks.volatile_files(self.home, hit.lost_keepers)
         outcome.complaints += _judged_end(outcome, hit)
         outcome.complaints += self._judged_results(outcome, hit)
