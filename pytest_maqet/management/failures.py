@@ -10,19 +10,14 @@ from __future__ import annotations
 import errno
 import json
 import os
-import signal
 from contextlib import suppress
 from pathlib import Path
 
 from pytest_maqet.errors import ConfigError, LockTimeout, MaqetError, QemuDied, StartError
+from pytest_maqet.runs.exit_status import ended_by_somebody
 
 #: System errors that pass: they are the host's, not the VM's.
 _PASSING = frozenset({errno.ENOSPC, errno.ENOMEM, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EAGAIN})
-
-#: Signals that a QEMU does not send to itself: a person's, or those of the kernel that is short of memory.
-_FROM_OUTSIDE = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
-#: What QEMU says when it ends by one of them in order, with status 0 (os-posix.c, softmmu/runstate.c).
-_TERMINATED = "terminating on signal"
 
 
 class FailureMemory:
@@ -67,14 +62,9 @@ def lasting(error: BaseException) -> bool:
     while cause is not None:
         if isinstance(cause, OSError) and cause.errno in _PASSING:
             return False
-        if isinstance(cause, QemuDied) and _killed(cause):
+        if isinstance(cause, StartError) and cause.passing:
+            return False
+        if isinstance(cause, QemuDied) and ended_by_somebody(cause.code, cause.signal, cause.stderr):
             return False
         cause = cause.__cause__ or cause.__context__
     return not any(os.strerror(number) in str(error) for number in (errno.ENOSPC, errno.ENOMEM))
-
-
-def _killed(died: QemuDied) -> bool:
-    """Whether somebody ended that QEMU, or its keeper and it with that: then nobody knows how it ended."""
-    if died.code is None:
-        return died.signal is None or died.signal in _FROM_OUTSIDE
-    return _TERMINATED in died.stderr

@@ -117,7 +117,8 @@ def _loose_in_store(store: Path) -> list[Path]:
         for path in links
         if not path.name.startswith(".") and all((path / name).is_file() for name in _TEMPLATE_FILES)
     }
-    loose = [path for path in links if path.readlink().name not in whole]
+    # One with a dot is a link that is just being made.
+    loose = [path for path in links if path.name.startswith(".") or path.readlink().name not in whole]
     loose += [path for path in store.iterdir() if _is_unlinked(path, whole)]
     # The files of locks stay, who holds them is written beside them only as long as that.
     return loose + [path for path in (store / "locks").glob("*") if path.suffix != ".lock"]

@@ -90,22 +90,29 @@ def plan(seed: int, number: int, *, linux: bool) -> Round:
     tests = ("machines.py", "guests.py") if dice.random() < 0.3 and linux else ("machines.py",)
     cold = dice.random() < 0.4
     dead_run = dice.random() < 0.08
-    faults = tuple(_faults(dice, workers=workers, cold=cold, dead_run=dead_run))
-    return Round(seed, number, workers, tests, cold, dead_run, faults)
-
-
-def _faults(dice: random.Random, *, workers: int, cold: bool, dead_run: bool) -> list[Fault]:
-    """One to nine faults; one that ends the run is the last."""
     if dead_run:  # whoever sweeps is hit at it; afterwards the run is over
         signal = dice.choice(("SIGKILL", "SIGKILL", "SIGTERM", "SIGINT"))
-        return [Fault(Moment("sweep", dice.uniform(0, 0.05)), "controller", signal)]
+        faults = [Fault(Moment("sweep", dice.uniform(0, 0.05)), "controller", signal)]
+    else:
+        faults = _faults(dice, dice.choice((1, 4, 8, 12)), 0.4, workers=workers, cold=cold)
+    return Round(seed, number, workers, tests, cold, dead_run, tuple(faults))
+
+
+def dense_plan(seed: int, number: int, workers: int, *, cold: bool) -> Round:
+    """A round of builtin:nano with ten faults one upon the other, the last of which ends the run."""
+    dice = random.Random(f"{seed}/{number}/dense")
+    faults = _faults(dice, 10, 0.25, workers=workers, cold=cold)
+    last = Fault(faults[-1].moment, dice.choice(ENDING[: 3 if workers else 1]), dice.choice(SIGNALS[:3]))
+    return Round(seed, number, workers, ("machines.py",), cold, False, (*faults[:-1], last))
+
+
+def _faults(dice: random.Random, several: int, gap: float, *, workers: int, cold: bool) -> list[Fault]:
+    """That many faults, at most `gap` seconds apart; one that ends the run can only be the last."""
     made: list[Fault] = []
-    several = dice.choice((1, 3, 5, 7, 9))
     for place in range(several):
-        moment = Moment("next", dice.uniform(0, 0.6)) if place else _first_moment(dice, several, cold=cold)
+        moment = Moment("next", dice.uniform(0, gap)) if place else _first_moment(dice, several, cold=cold)
         making = cold and place < 2 and moment.event != "exit"
-        fault = _fault(dice, moment, workers=workers, making=making, more=place + 1 < several)
-        made.append(fault)
+        made.append(_fault(dice, moment, workers=workers, making=making, more=place + 1 < several))
     return made
 
 
@@ -133,4 +140,4 @@ def _fault(dice: random.Random, moment: Moment, *, workers: int, making: bool, m
     # What owns VMs does not end by itself when it is stopped: the runner continues or kills it.
     own = target in ("nursery", "keeper", "qemu", "maker-keeper", "maker-qemu")
     then = dice.choice(("cont", "kill", "stay") if own and not more else ("cont", "kill"))
-    return Fault(moment, target, signal, dice.random(), then, dice.uniform(0.1, 1.5))
+    return Fault(moment, target, signal, dice.random(), then, dice.uniform(0.1, 0.9))

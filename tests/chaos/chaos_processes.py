@@ -161,7 +161,7 @@ def send(process: Process, number: int) -> bool:
         return False
     try:
         # Only with the pidfd in hand is it certain that the pid is still the same process's.
-        if _start_time(process.pid) != process.started:
+        if not alive(process):
             return False
         signal.pidfd_send_signal(pidfd, number)
     except ProcessLookupError:
@@ -178,13 +178,6 @@ def alive(process: Process) -> bool:
     except OSError:
         return False
     return fields[0] not in "ZX" and int(fields[19]) == process.started
-
-
-def _start_time(pid: int) -> int | None:
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[19])
-    except (OSError, IndexError):
-        return None
 
 
 def gone_after(processes: list[Process], patience: float) -> float | None:

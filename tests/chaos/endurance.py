@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -144,8 +145,9 @@ def children(pid: int) -> list[int]:
     """All processes below this one that are its own or its children's."""
     found = []
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in task.read_text().split():
-            found += [int(child), *children(int(child))]
+        with suppress(OSError):  # a thread that has ended meanwhile
+            for child in task.read_text().split():
+                found += [int(child), *children(int(child))]
     return found
 
 
@@ -194,16 +196,15 @@ def main() -> int:
     parser.add_argument("--starts", type=int, default=1000)
     wanted = parser.parse_args()
     home = Home()
-    os.environ.update({"MAQET_RUN_BASE": str(home.runs), "MAQET_CACHE_DIR": str(home.path / "cache")})
+    os.environ |= {"MAQET_RUN_BASE": str(home.runs), "MAQET_CACHE_DIR": str(home.path / "cache")}
     began = time.monotonic()
     try:
         samples = endure(home, wanted.starts, lambda line: print(line, flush=True))
         left = list(home.runs.iterdir())
     finally:
         home.remove()
-    print(
-        f"{len(samples)} starts and stops in {time.monotonic() - began:.0f} s; left behind: {left or 'nothing'}"
-    )
+    seconds = time.monotonic() - began
+    print(f"{len(samples)} starts and stops in {seconds:.0f} s; left behind: {left or 'nothing'}")
     slopes = growth(samples)
     first, last = samples[len(samples) // 10], samples[-1]
     print("| | after warming up | at the end | growth with each start |\n|---|---|---|---|")
