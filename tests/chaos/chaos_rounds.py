@@ -143,7 +143,7 @@ class Runner:
         outcome.complaints += chaos_checks.held_locks(*roots, patience=self.limits.gone)
         if not left:  # else their keepers were ended just now, by us
             outcome.complaints += chaos_checks.volatile_files(self.home, hit.lost_keepers)
-        outcome.complaints += _judged_end(outcome, hit)
+        outcome.complaints += self._judged_end(outcome, hit)
         outcome.complaints += self._judged_results(outcome, hit)
 
     def _judged_results(self, outcome: Outcome, hit: _Hit) -> list[str]:
@@ -167,22 +167,21 @@ class Runner:
                 )
         return complaints
 
+    def _judged_end(self, outcome: Outcome, hit: _Hit) -> list[str]:
+        """Whether the exit status is one that the faults explain."""
+        allowed = {0, 1} if outcome.delivered else {0}
+        for one in outcome.delivered:
+            if one.fault.signal == "SIGINT":
+                # Interrupted: 2; before pytest could say so, the interpreter's own.
+                allowed |= {1, 2, 130, -signal.SIGINT}
+            if hit.is_controller(one.victim):
+                allowed |= {-getattr(signal, one.fault.signal), -signal.SIGKILL}
+        if outcome.status in allowed:
+            return []
+        return [f"exit status {outcome.status}, not one of {sorted(allowed)}: {self._said(6000)}"]
+
     def _said(self, size: int = 3000) -> str:
         return self.home.output.read_text(errors="replace")[-size:]
-
-
-def _judged_end(outcome: Outcome, hit: _Hit) -> list[str]:
-    """Whether the exit status is one that the faults explain."""
-    allowed = {0, 1} if outcome.delivered else {0}
-    for one in outcome.delivered:
-        if one.fault.signal == "SIGINT":
-            # Interrupted: 2; before pytest could say so, the interpreter's own.
-            allowed |= {1, 2, 130, -signal.SIGINT}
-        if hit.is_controller(one.victim):
-            allowed |= {-getattr(signal, one.fault.signal), -signal.SIGKILL}
-    return (
-        [] if outcome.status in allowed else [f"exit status {outcome.status}, not one of {sorted(allowed)}"]
-    )
 
 
 class _Hit:

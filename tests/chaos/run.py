@@ -11,6 +11,7 @@ when something did not hold.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 
@@ -53,13 +54,14 @@ def main() -> int:
             good = one_round(runner, chosen, figures, verify=verify)
             if not good and wanted.keep_home:
                 print(f"see {home.path}")
-                return 1
+                os._exit(1)  # the home stays
             if wanted.only is not None:
                 break
             number += 1
+    except KeyboardInterrupt:
+        print("interrupted; so far:")
     finally:
-        if not wanted.keep_home:
-            home.remove()
+        home.remove()
     print(figures.table())
     return 1 if figures.complaints else 0
 
