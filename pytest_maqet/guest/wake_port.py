@@ -23,6 +23,10 @@ from pytest_maqet.errors import ChannelError
 #: A seed has this many bytes.
 SEED_BYTES = 64
 
+#: After this time without an answer the message is sent anew, over a new connection, in seconds: twice
+#: does no harm.
+AGAIN = 5.0
+
 _MAGIC = b"MQW1"
 _MESSAGE = struct.Struct("<4sIqII64s")
 _WORDS = struct.Struct("<22I")
@@ -102,26 +106,31 @@ class WakePort:
         """
         if seed is not None and (len(seed) != SEED_BYTES or not any(seed)):
             raise ValueError(f"a seed has {SEED_BYTES} bytes and is not all zeros, got {len(seed)} bytes")
+        while True:
+            try:
+                return await self._exchange(deadline.within(AGAIN * deadline.scale), seed, now)
+            except TimeoutError:
+                await self.close()
+                if deadline.expired:
+                    raise ChannelError(
+                        f"{self.vm_name}: nobody in the guest answered on the wake port within {deadline}",
+                        hint="the guest needs maqet-wake started on /dev/virtio-ports/org.maqet.wake.0; "
+                        "builtin:linux does that",
+                    ) from None
+            except (OSError, EOFError) as error:
+                await self.close()
+                raise ChannelError(f"{self.vm_name}: the wake port broke: {error!r}") from error
+            except BaseException:
+                await self.close()
+                raise
+
+    async def _exchange(self, deadline: Deadline, seed: bytes | None, now: float | None) -> WakeAnswer:
         await self.connect(deadline)
         assert self._writer is not None
         self._number = (self._number + 1) % 2**32
-        try:
-            async with asyncio.timeout(deadline.remaining):
-                self._writer.write(wake_message(self._number, now, seed))
-                return await self._answer()
-        except TimeoutError:
-            await self.close()
-            raise ChannelError(
-                f"{self.vm_name}: nobody in the guest answered on the wake port within {deadline}",
-                hint="the guest needs maqet-wake started on /dev/virtio-ports/org.maqet.wake.0; "
-                "builtin:linux does that",
-            ) from None
-        except (OSError, EOFError) as error:
-            await self.close()
-            raise ChannelError(f"{self.vm_name}: the wake port broke: {error!r}") from error
-        except BaseException:
-            await self.close()
-            raise
+        async with asyncio.timeout(deadline.remaining):
+            self._writer.write(wake_message(self._number, now, seed))
+            return await self._answer()
 
     async def close(self) -> None:
         """Disconnect; the next `connect` or `wake` connects again. Idempotent."""

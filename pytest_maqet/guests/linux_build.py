@@ -13,6 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from pytest_maqet.errors import LockTimeout, StartError
@@ -74,8 +75,12 @@ def linux_guest(
         return _build_locked(home, report, parts, initrd, force=force)
 
 
+@cache
 def recipe() -> str:
-    """A short digest of the guest's own files and of the code that puts it together."""
+    """A short digest of the guest's own files and of the code that puts it together.
+
+    Once for each process: it is asked for at every start of a VM.
+    """
     digest = hashlib.sha256()
     folder = Path(__file__).parent
     code = (path for path in folder.glob("*.py") if path.name not in {"__init__.py", "builtin.py"})

@@ -6,6 +6,7 @@ guest's channel. A guest that can be reached in neither way keeps the frozen one
 
 from __future__ import annotations
 
+import asyncio
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -49,10 +50,18 @@ async def awaken(life: Life, way: str, deadline: Deadline) -> WakeAnswer:
     The answer says what could not be done, and why. Raises what `Life.execute` raises, and the guest's own
     failure when it panics.
     """
-    if way == PORT:
-        await life.wake_port.connect(deadline)
-    await life.execute("cont", None, deadline)
-    return await _woken(life, way, deadline, reseed=True)
+    if way != PORT:
+        await life.execute("cont", None, deadline)
+        return await _woken(life, way, deadline, reseed=True)
+    await life.wake_port.connect(deadline)
+    # Both at once: the guest finds the message when it wakes, while QEMU still has to answer `cont`.
+    waking = asyncio.ensure_future(_woken(life, way, deadline, reseed=True))
+    try:
+        await life.execute("cont", None, deadline)
+        return await waking
+    finally:
+        waking.cancel()
+        await asyncio.gather(waking, return_exceptions=True)
 
 
 async def go_on(life: Life, way: str, deadline: Deadline) -> WakeAnswer:

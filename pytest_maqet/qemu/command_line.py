@@ -82,7 +82,7 @@ def build(config: VmConfig, caps: Capabilities, accelerator: str, inputs: Inputs
         *monitor_options(inputs.monitors),
         *serial_options(config.name, machine, caps, found, inputs.serial),
         *root_ports(caps, found),
-        *extra_devices(caps, found),
+        *extra_devices(caps, found, generation_id=inputs.generation_id),
         *agent_options(found, inputs.agent),
         *wake_options(found, inputs.wake),
         *exec_options(found, inputs.exec),

@@ -7,10 +7,11 @@ from pytest_maqet.qemu.capabilities import Capabilities
 from pytest_maqet.qemu.quoting import Option, option_text
 
 
-def extra_devices(caps: Capabilities, found: Board) -> list[Option]:
+def extra_devices(caps: Capabilities, found: Board, *, generation_id: bool = True) -> list[Option]:
     """Random numbers, the panic notifier and the generation id.
 
-    The guest's kernel waits for no entropy; tells QEMU of its panic; and learns that it was copied.
+    The guest's kernel waits for no entropy; tells QEMU of its panic; and learns that it was copied, except
+    without `generation_id`.
     """
     options = []
     if found.virtio:
@@ -18,7 +19,7 @@ def extra_devices(caps: Capabilities, found: Board) -> list[Option]:
     panic = _panic_device(caps, found)
     if panic is not None:
         options.append(Option("device", option_text(panic, {"id": "panic"})))
-    if found.vmgenid:
+    if found.vmgenid and generation_id:
         options.append(Option("device", option_text("vmgenid", {"guid": "auto", "id": "generation"})))
     return options
 

@@ -80,6 +80,7 @@ class Inputs:
     `incoming`: QEMU waits for a migrated state instead of booting. `ram` None is memory without a file.
     `forwards` false leaves the host's ports out of the network; `host_ports` are those to take for guest
     ports where it must not be any free one. `inherited` are descriptors that QEMU just keeps open.
+    `generation_id`: the guest's kernel is told when it goes on as a copy (by ACPI).
     """
 
     drives: tuple[Drive, ...] = ()
@@ -97,6 +98,7 @@ class Inputs:
     forwards: bool = True
     host_ports: Mapping[int, int] = field(default_factory=dict)
     inherited: tuple[int, ...] = ()
+    generation_id: bool = True
 
     @property
     def fds(self) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import select
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,10 @@ from pytest_maqet.runs.vm_directory import VmDirectory
 
 #: How long a keeper may take to say that QEMU runs, in seconds; it takes some milliseconds.
 REPORT = 30.0
+#: How often a keeper is asked for, before one that ends without a word is a failure.
+TRIES = 3
+#: After this time without a word somebody looks why, in seconds.
+SILENCE = 1.0
 #: How long a killed process may take to be gone, in seconds.
 KILLED = 2.0
 
@@ -64,7 +68,8 @@ class KeeperProcess:
         text = job.encoded()
         try:
             # Not a word: the keeper was killed, or the nursery before it had forked one.
-            answer = _answer(text, job) or _answer(text, job)
+            answers = (_answer(text, job) for _ in range(TRIES))
+            answer = next((answer for answer in answers if answer is not None), None)
             found = cls.find(job.directory) if isinstance(answer, int) else None
         except BaseException:  # also KeyboardInterrupt and what pytest-timeout raises into us
             # One that has not reported yet finds that nobody listens, and gives up by itself.
@@ -132,27 +137,32 @@ def _answer(text: bytes, job: Job) -> int | StartError | None:
         except OSError as error:
             raise StartError(f"{job.directory.keeper_log} cannot be written: {error.strerror}") from error
         try:
-            living_nursery().hand_over(text, (tell, log, *dict.fromkeys(job.pass_fds)))
+            nursery = living_nursery()
+            nursery.hand_over(text, (tell, log, *dict.fromkeys(job.pass_fds)))
         except NurseryGone:
             return None
         finally:
             os.close(tell)  # ours: the end of the report is the end of the keeper's
-        kind, _, value = _line(report).partition(" ")
+        kind, _, value = _line(report, nursery.end_if_stopped).partition(" ")
     if not kind:
+        nursery.end()
         return None
     if kind == "pid":
         return int(value)
     return _failure(kind, value, job)
 
 
-def _line(fd: int) -> str:
+def _line(fd: int, on_silence: Callable[[], None]) -> str:
     deadline = Deadline.after(REPORT)
     text = b""
     while not text.endswith(b"\n"):
-        if not readable(fd, deadline.remaining):
-            raise StartError(
-                f"the keeper of a new VM said nothing for {deadline}", hint="is the machine overloaded?"
-            )
+        if not readable(fd, min(SILENCE, deadline.remaining)):
+            if deadline.expired:
+                raise StartError(
+                    f"the keeper of a new VM said nothing for {deadline}", hint="is the machine overloaded?"
+                )
+            on_silence()
+            continue
         chunk = os.read(fd, 4096)
         if not chunk:
             break

@@ -80,6 +80,15 @@ class Nursery:
             self.end()
             raise NurseryGone(str(error)) from error
 
+    def end_if_stopped(self) -> None:
+        """End it where somebody has stopped it (SIGSTOP), and would keep us waiting for ever."""
+        try:
+            state = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except (OSError, IndexError):
+            return
+        if state in ("T", "t"):
+            self.end()
+
     def end(self) -> None:
         """End it; its keepers go on. Idempotent."""
         self._close()

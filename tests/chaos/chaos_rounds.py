@@ -170,8 +170,8 @@ class Runner:
         allowed = {0, 1} if outcome.delivered else {0}
         for one in outcome.delivered:
             if one.fault.signal == "SIGINT":
-                # Interrupted: 2; before pytest could say so, the interpreter's own. 3 where the interrupt came
-                # between two phases of a worker's test: xdist has no better word for that.
+                # Interrupted: 2; before pytest could say so, the interpreter's own. 3 where the interrupt
+                # came between two phases of a worker's test: xdist has no better word for that.
                 allowed |= {2, 3, 130, -signal.SIGINT}
             if hit.is_controller(one.victim):
                 allowed |= {-getattr(signal, one.fault.signal), -signal.SIGKILL}

@@ -118,6 +118,21 @@ def test_after_a_failure_it_connects_anew() -> None:
     assert asyncio.run(run()) == WakeAnswer(clock=None, reseed=None)
 
 
+def test_a_message_that_is_lost_is_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pytest_maqet.guest.wake_port.AGAIN", 0.2)  # nobody wants to wait for 5 s here
+    seen: list[bytes] = []
+
+    async def first_one_lost(message: bytes, writer: asyncio.StreamWriter) -> None:
+        seen.append(message)
+        if len(seen) > 1:
+            writer.write(message[:8] + b"\0\0")
+
+    seed = new_seed()
+    assert wake(first_one_lost, seed=seed) == WakeAnswer(clock=None, reseed=None)
+    assert [message[24:] for message in seen] == [seed, seed]
+    assert seen[0][4:8] != seen[1][4:8], "an answer to the first would be taken for the second one's"
+
+
 def test_no_socket(tmp_path: Path) -> None:
     with pytest.raises(ChannelError, match=r"web: the wake port at .* cannot be reached"):
         asyncio.run(WakePort(tmp_path / "none", "web").connect(Deadline(1)))

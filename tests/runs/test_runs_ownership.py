@@ -87,6 +87,7 @@ def test_stopped_keeper_is_ended_by_force(launch: Callable[..., QemuProcess], wa
 def test_lost_vm_leaves_evidence_and_nothing_big(owner: Owners, watch: Watch) -> None:
     one = owner("a", argv=("/bin/sh", "-c", "echo last words >&2; exec sleep 300"))
     keeper, directory = watch(keeper_pid(one.vm)), one.vm
+    assert eventually(directory.stderr_log.read_text), "QEMU said nothing"
     elsewhere = directory.path.parent / "precious.qcow2"
     elsewhere.touch()
     for path in (directory.disk("root"), directory.disk("data", ".raw"), directory.path / "memory.ram"):

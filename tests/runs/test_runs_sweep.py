@@ -50,6 +50,7 @@ def test_dead_run_goes(owner: Owners, watch: Watch) -> None:
     one.vm.serial_log("main").write_text("x")
     one.process.kill()
     assert keeper.gone()
+    one.process.wait()  # its leases are free one after the other
     assert sweep() == [Path(one.facts["run"])]
     assert not Path(one.facts["run"]).exists()
     assert list(base_directory().iterdir()) == []
