@@ -10,12 +10,13 @@ TEST_PACKAGES = nasm busybox qemu-guest-agent cpio lz4 zstd procps
 # What builds the distribution guest of tests/debian, from Debian's packages.
 DEBIAN_GUEST_PACKAGES = debootstrap debian-archive-keyring e2fsprogs qemu-utils
 
-.PHONY: help setup demo test lint check tests bench guest debian-guest debian-tests clean
+.PHONY: help setup demo test lint check tests bench chaos guest debian-guest debian-tests clean
 
 help:
 	@echo 'make demo          set everything up and run examples/quickstart against real virtual machines'
 	@echo 'make test          set everything up, check style, types and import rules, and run the test suite'
 	@echo 'make bench         run the benchmarks of tests/performance and print their figures'
+	@echo 'make chaos         500 signals at random moments and 1,000 starts: is anything left? (an hour)'
 	@echo 'make debian-guest  build the Debian guest of the slow tests (root or sudo; a few minutes, once)'
 	@echo 'make debian-tests  build it where it is missing, and run the tests that need it'
 	@echo 'make clean         remove the virtual environment and what the tests left'
@@ -49,6 +50,10 @@ tests: guest
 
 bench: guest
 	$(BIN)/python tests/performance/run.py
+
+chaos: guest
+	$(BIN)/python tests/chaos/run.py
+	$(BIN)/python tests/chaos/endurance.py
 
 debian-guest:
 	scripts/system-packages $(DEBIAN_GUEST_PACKAGES)

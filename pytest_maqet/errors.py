@@ -38,7 +38,14 @@ class ConfigError(MaqetError):
 
 
 class StartError(MaqetError):
-    """A VM could not be brought up: QEMU refused, or did not verify, or its image could not be had."""
+    """A VM could not be brought up: QEMU refused, or did not verify, or its image could not be had.
+
+    `passing` when the next try may well succeed: somebody killed QEMU, which is not the VM's fault.
+    """
+
+    def __init__(self, message: str, *, passing: bool = False, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.passing = passing
 
 
 class LockTimeout(MaqetError):

@@ -181,6 +181,7 @@ class MachineCore:
         self.on_loop(old.disconnect())
         old.process.dismiss(power.QUIT_TIME)
         self.life = starting.start_again(old, config, self.host, self._loop)
+        old.process.close()
         self.call_on_loop(self.life.vitals.failures.go_on_from, old.vitals.failures)
         self.config = config
 

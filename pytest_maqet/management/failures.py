@@ -1,8 +1,8 @@
 """The memory of starts that failed: the same start is not tried again in a run.
 
 A VM that cannot start would otherwise cost every test that uses it the whole ready time-out, on every worker.
-Only finished failures of the VM itself count: an interrupted start, a lock that was not free or a full disk
-say nothing about the next try.
+Only finished failures of the VM itself count: an interrupted start, a lock that was not free, a full disk or
+a QEMU that somebody killed say nothing about the next try.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from pytest_maqet.errors import ConfigError, LockTimeout, MaqetError, StartError
+from pytest_maqet.errors import ConfigError, LockTimeout, MaqetError, QemuDied, StartError
+from pytest_maqet.runs.exit_status import ended_by_somebody
 
 #: System errors that pass: they are the host's, not the VM's.
 _PASSING = frozenset({errno.ENOSPC, errno.ENOMEM, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EAGAIN})
@@ -60,6 +61,10 @@ def lasting(error: BaseException) -> bool:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.errno in _PASSING:
+            return False
+        if isinstance(cause, StartError) and cause.passing:
+            return False
+        if isinstance(cause, QemuDied) and ended_by_somebody(cause.code, cause.signal, cause.stderr):
             return False
         cause = cause.__cause__ or cause.__context__
     return not any(os.strerror(number) in str(error) for number in (errno.ENOSPC, errno.ENOMEM))

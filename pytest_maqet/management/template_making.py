@@ -111,6 +111,7 @@ class Templates:
             except StartError as error:
                 self._ledger.note(f"no templates: {error.message}")
                 raise NoTemplate(error.message) from None
+            self._kept.remove_unlinked()  # what runs that were killed left half made
         return self._kept
 
     def _own_store(self) -> TemplateStore:

@@ -11,6 +11,7 @@ from pytest_maqet.errors import StartError
 from pytest_maqet.qemu.capabilities import Capabilities, capabilities
 from pytest_maqet.qemu.command_line import CommandLine
 from pytest_maqet.qemu.quoting import split_option
+from pytest_maqet.runs.exit_status import ended_by_somebody
 
 if TYPE_CHECKING:
     from pytest_maqet.runs.exit_status import Exit
@@ -44,7 +45,8 @@ def explain(command_line: CommandLine, exit: Exit, stderr: str, console_tail: st
     if console:
         parts += ["the guest's console ended with:", *(f"  {line}" for line in console)]
     parts += ["the command line was:", *(f"  {line}" for line in command_line.lines().splitlines())]
-    return StartError("\n".join(parts), hint=_hint(command_line, exit, stderr))
+    passing = ended_by_somebody(exit.code, exit.signal, stderr)
+    return StartError("\n".join(parts), passing=passing, hint=_hint(command_line, exit, stderr))
 
 
 def _who(command_line: CommandLine) -> str:

@@ -17,6 +17,10 @@ _EXPLAINED: dict[int, str] = {
     signals.SIGABRT: "QEMU gave up by itself; its stderr says why",
     signals.SIGSEGV: "QEMU crashed",
 }
+#: Signals that a QEMU does not send to itself: a person's, or those of the kernel that is short of memory.
+_FROM_OUTSIDE = frozenset({signals.SIGKILL, signals.SIGTERM, signals.SIGINT, signals.SIGHUP})
+#: What QEMU says when it obeys one of them and ends with status 0 (softmmu/runstate.c).
+_TERMINATED = "terminating on signal"
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,13 @@ class Exit:
 
 #: A QEMU that died with its keeper: nobody was left to hear how.
 UNKNOWN = Exit(None, None, "ended together with its keeper, which was killed; its exit status is not known")
+
+
+def ended_by_somebody(code: int | None, signal: int | None, stderr: str) -> bool:
+    """Whether a QEMU that ended so was killed from outside, or its keeper was, and it with that."""
+    if code is None:
+        return signal is None or signal in _FROM_OUTSIDE
+    return _TERMINATED in stderr
 
 
 def read_exit(directory: VmDirectory) -> Exit | None:

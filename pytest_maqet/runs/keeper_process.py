@@ -82,6 +82,7 @@ class KeeperProcess:
         if answer is None or found is None:
             raise StartError(
                 f"QEMU was not started: its keeper ended without a word{_last_words(job)}",
+                passing=True,
                 hint="was it killed, by the kernel for lack of memory maybe (see dmesg)?",
             )
         return found, answer

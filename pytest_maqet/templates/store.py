@@ -249,7 +249,9 @@ class TemplateStore:
         linked = set(self.linked())
         with contextlib.suppress(OSError):
             for path in self.folder.iterdir():
-                if path.is_dir() and not path.is_symlink() and path not in linked and "-" in path.name:
+                if path.is_symlink() and path.name.startswith("."):
+                    self._remove_half_link(path)
+                elif path.is_dir() and not path.is_symlink() and path not in linked and "-" in path.name:
                     self._remove_unlinked(path)
 
     def _remove_unlinked(self, path: Path) -> None:
@@ -261,6 +263,13 @@ class TemplateStore:
         with contextlib.suppress(OSError):
             if not (path / USE).exists() and time.time() - path.stat().st_mtime > JUST_MADE:
                 shutil.rmtree(path, ignore_errors=True)
+
+    def _remove_half_link(self, link: Path) -> None:
+        """Remove a link whose maker was killed before it became the key's; a living one has the lock."""
+        folder = self.folder / link.name.removeprefix(".")
+        with alone(folder) as unused:
+            if unused or not (folder / USE).exists():
+                link.unlink(missing_ok=True)
 
     def linked(self) -> list[Path]:
         """The folders that keys lead to."""

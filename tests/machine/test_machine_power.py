@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -62,6 +63,16 @@ def test_after_a_restart_waits_see_the_new_life_only(boot):
     vm.wait.console("guest ready")
     with pytest.raises(WaitTimeout):
         vm.wait.event("SHUTDOWN", timeout=0.02)
+
+
+def test_starts_again_take_no_descriptors(boot):
+    vm = boot()
+    counts = []
+    for _ in range(4):
+        vm.kill()
+        vm.start()
+        counts.append(len(list(Path("/proc/self/fd").iterdir())))
+    assert counts[-1] == counts[0], "each start keeps something of the QEMU before"
 
 
 def test_start_of_a_running_vm_is_refused(boot):

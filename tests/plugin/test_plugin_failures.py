@@ -227,3 +227,40 @@ def test_a_fixture_that_fails_half_way_leaves_nothing(suite):
     assert suite.left_over() == []
     suite.run("-x").assert_outcomes(errors=1)
     assert suite.left_over() == []
+
+
+@pytest.mark.parametrize(
+    ("start", "victim", "number", "told"),
+    [
+        ("boot", "vm.pid", "SIGKILL", "*killed by signal 9*"),
+        ("clone", "vm.pid", "SIGTERM", "*terminating on signal 15*"),
+        ("clone", "keeper_of(vm.pid)", "SIGKILL", "*ended together with its keeper*"),
+    ],
+)
+def test_a_start_that_somebody_killed_is_tried_again(suite, own_cache, start, victim, number, told):
+    """A killed QEMU says nothing about the next one: whoever did it does not pick on that VM."""
+    ready = "[{call: 'conditions:not_the_first', timeout: 20}]"
+    suite.yaml(f"vms: {{own: {{image: builtin:nano, memory: 16M, ready: {ready}}}}}")
+    suite.file(
+        "conditions.py",
+        f"""
+        import os, pathlib, signal
+
+        killed = []
+
+        def keeper_of(pid):
+            status = pathlib.Path(f"/proc/{{pid}}/status").read_text()
+            return int(status.partition("PPid:")[2].split()[0])
+
+        def not_the_first(vm):
+            if not killed:
+                killed.append(vm)
+                os.kill({victim}, signal.{number})
+            return vm is not killed[0]
+        """,
+    )
+    suite.tests("def test_hit(own): pass\ndef test_after(own): assert own.status == 'running'\n")
+    result = suite.run(f"--maqet-start={start}")
+    result.assert_outcomes(errors=1, passed=1)
+    result.stdout.fnmatch_lines([told])
+    assert suite.left_over() == []

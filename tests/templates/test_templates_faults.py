@@ -17,6 +17,7 @@ import pytest
 from manager_rig import acquired, last_start
 
 from pytest_maqet.errors import GuestPanic, NotSupported, StartError
+from pytest_maqet.templates.folders import USE
 from pytest_maqet.templates.manifest import RAM, STATE
 from pytest_maqet.templates.store import TemplateStore
 
@@ -183,6 +184,18 @@ def test_a_killed_builder_leaves_nothing_and_the_next_one_builds(new_manager, st
     assert len(store.all()) == 1
     left = [path for path in store.folder.glob("*-*") if not path.is_symlink()]
     assert len(left) == 1, "what the killed builder left is still there"
+
+
+def test_what_a_killed_run_left_half_made_goes_although_nothing_is_made(new_manager, store):
+    acquired(new_manager({"nano": NANO}), "nano")
+    half = store.folder / "0123456789abcdef0123456789abcdef-00000000"
+    half.mkdir(mode=0o700)
+    (half / USE).touch(0o600)
+    (half / RAM).write_bytes(b"half")
+    manager = new_manager({"nano": NANO})
+    assert acquired(manager, "nano").started_by == "clone"
+    assert manager.stats()["templates"] == []
+    assert not half.exists()
 
 
 def test_templates_go_when_they_take_more_than_they_may(new_manager, store):

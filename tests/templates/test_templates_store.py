@@ -212,6 +212,22 @@ def test_room_is_made_before_it_is_missed(store):
     assert store.all() == [], "unused templates go before one is refused"
 
 
+def test_a_link_whose_maker_was_killed_goes_with_the_next_template(store):
+    """Killed between the making of the link and its renaming to the key."""
+    abandoned = store.folder / f"{KEY}-00000000"
+    abandoned.mkdir(mode=0o700)
+    (abandoned / USE).touch(0o600)
+    half = store.folder / f".{abandoned.name}"
+    half.symlink_to(abandoned.name)
+    with store.draft(KEY, 4096) as draft:
+        living = store.folder / f".{draft.path.name}"
+        living.symlink_to(draft.path.name)
+        store.remove_unlinked()
+        assert not os.path.lexists(half), "nobody is going to rename it"
+        assert not abandoned.exists()
+        assert os.path.lexists(living), "its maker is just about to rename it"
+
+
 def test_what_cannot_be_frozen_is_remembered(store):
     assert store.refusal(KEY) is None
     store.refuse(KEY, "nvme has no migration")
