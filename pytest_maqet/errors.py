@@ -41,6 +41,10 @@ class StartError(MaqetError):
     """A VM could not be brought up: QEMU refused, or did not verify, or its image could not be had."""
 
 
+class NoRoom(StartError):
+    """There is no memory for one more VM, and waiting for some would not help; see `--maqet-max-memory`."""
+
+
 class LockTimeout(MaqetError):
     """A lock was not free in time; `holder` names who has it."""
 

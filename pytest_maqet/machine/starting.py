@@ -80,7 +80,8 @@ class Launch:
         """
         config, directory = self.plan.config, self.directory
         with ExitStack() as stack:
-            command_line, facts = self._prepared(stack)
+            room = stack.enter_context(self.host.room.hold(config, directory))
+            command_line, facts = self._prepared(stack, room)
             directory.record_file.write_text(json.dumps(asdict(facts)))
             process = QemuProcess.launch(
                 command_line.argv, directory, self.host.lease, pass_fds=command_line.fds
@@ -109,7 +110,7 @@ class Launch:
             raise
         return life
 
-    def _prepared(self, stack: ExitStack) -> tuple[CommandLine, LifeFacts]:
+    def _prepared(self, stack: ExitStack, room: tuple[int, ...]) -> tuple[CommandLine, LifeFacts]:
         plan = self.plan
         monitors = self.host.monitors
         sockets = listen(
@@ -120,7 +121,7 @@ class Launch:
             incoming=self.incoming,
             forwards=self.forwards,
             host_ports=self.host_ports,
-            inherited=self.inherited,
+            inherited=(*self.inherited, *room),
         )
         command_line = plan.command_line(inputs)
         facts = LifeFacts(

@@ -13,7 +13,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from pytest_maqet.errors import ConfigError, LockTimeout, MaqetError, StartError
+from pytest_maqet.errors import ConfigError, LockTimeout, MaqetError, NoRoom, StartError
 
 #: System errors that pass: they are the host's, not the VM's.
 _PASSING = frozenset({errno.ENOSPC, errno.ENOMEM, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EAGAIN})
@@ -55,7 +55,7 @@ class FailureMemory:
 
 def lasting(error: BaseException) -> bool:
     """Whether a failure is the VM's own and would come again."""
-    if not isinstance(error, MaqetError) or isinstance(error, (LockTimeout, ConfigError)):
+    if not isinstance(error, MaqetError) or isinstance(error, (LockTimeout, ConfigError, NoRoom)):
         return False
     cause: BaseException | None = error
     while cause is not None:
