@@ -91,6 +91,10 @@ class QemuDied(MaqetError):
         self.stderr = stderr
 
 
+class DiskError(MaqetError):
+    """A disk of the host, mostly a full one, could not be written or read: QEMU has paused the VM."""
+
+
 class CommandError(MaqetError):
     """A command in the guest ended with a status other than 0 (and `check` was true).
 

@@ -30,12 +30,17 @@ class LoopThread:
         self.loop = asyncio.new_event_loop()
         self._pid = os.getpid()
         self._thread: threading.Thread | None = None
-        self.go_on()
+        try:
+            self.go_on()
+        except BaseException:  # the system gives no thread
+            self.loop.close()
+            raise
 
     def go_on(self) -> None:
         """Run the loop in a new thread."""
-        self._thread = threading.Thread(target=self._serve, name="pytest-maqet", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._serve, name="pytest-maqet", daemon=True)
+        thread.start()
+        self._thread = thread
 
     def rest(self) -> None:
         """Stop the thread; what is open on the loop stays as it is, and nothing is read until `go_on`."""

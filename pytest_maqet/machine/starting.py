@@ -98,11 +98,11 @@ class Launch:
             ):
                 raise _verdict(config, command_line, ended, directory, error) from None
             raise
-        life.drives = self.drives
         return life
 
     async def _going(self, process: QemuProcess, facts: LifeFacts, go: Go, time: float) -> Life:
         life = await _connected(self.plan.config, self.directory, process, facts, self.mailbox, time)
+        _know_drives(life, self.drives)
         try:
             await go(life, Deadline.after(time))
         except BaseException:
@@ -176,8 +176,13 @@ def joined_life(config: VmConfig, directory: VmDirectory, loop: LoopThread) -> L
         """All was fetched and built when the VM started."""
 
     guest = embedded_guest(config, quiet)
-    life.drives = make_drives(config, guest, directory, fresh=False, report=quiet)
+    _know_drives(life, make_drives(config, guest, directory, fresh=False, report=quiet))
     return life
+
+
+def _know_drives(life: Life, drives: tuple[Drive, ...]) -> None:
+    life.drives = drives
+    life.vitals.disks = {drive.node_name: drive.file for drive in drives if drive.file is not None}
 
 
 async def cont(life: Life, deadline: Deadline) -> None:

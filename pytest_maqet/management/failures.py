@@ -7,16 +7,13 @@ say nothing about the next try.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 from contextlib import suppress
 from pathlib import Path
 
 from pytest_maqet.errors import ConfigError, LockTimeout, MaqetError, NoRoom, StartError
-
-#: System errors that pass: they are the host's, not the VM's.
-_PASSING = frozenset({errno.ENOSPC, errno.ENOMEM, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EAGAIN})
+from pytest_maqet.management.host_faults import is_passing
 
 
 class FailureMemory:
@@ -57,9 +54,4 @@ def lasting(error: BaseException) -> bool:
     """Whether a failure is the VM's own and would come again."""
     if not isinstance(error, MaqetError) or isinstance(error, (LockTimeout, ConfigError, NoRoom)):
         return False
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, OSError) and cause.errno in _PASSING:
-            return False
-        cause = cause.__cause__ or cause.__context__
-    return not any(os.strerror(number) in str(error) for number in (errno.ENOSPC, errno.ENOMEM))
+    return not is_passing(error)

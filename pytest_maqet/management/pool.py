@@ -117,7 +117,8 @@ class Pool:
             spare.drop()
         for wanted in missing:
             if self._room_for(wanted):
-                with self._guard:
+                # Where the system gives no thread there is no spare.
+                with self._guard, suppress(RuntimeError):
                     if len(self._spares) < self.most:
                         self._spares.append(_Spare(wanted, self._make))
 

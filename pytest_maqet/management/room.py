@@ -22,13 +22,11 @@ from pytest_maqet.errors import NoRoom
 from pytest_maqet.host_memory import host_memory
 from pytest_maqet.machine.core import MachineCore
 from pytest_maqet.management import room_words
-from pytest_maqet.management.room_rules import Sight, why_not_wait
+from pytest_maqet.management.room_rules import Sight, why_not_wait, with_qemu
 from pytest_maqet.management.wishes import Identity, Wanted
 from pytest_maqet.runs.promises import Books, Entry, Kind, Promise, now
 from pytest_maqet.runs.vm_directory import VmDirectory
 
-#: What QEMU takes beside the guest's memory, in bytes: 60 MiB in small guests, more the more it translates.
-OVERHEAD = 128 << 20
 #: How often the books are looked at while waiting, at least, in seconds. A look costs a millisecond.
 LONGEST_PAUSE = 0.1
 #: After this many seconds of waiting a person is told.
@@ -238,7 +236,7 @@ class Rooms:
         return Entry(
             vm=config.name,
             memory=memory,
-            whole=memory + OVERHEAD * room.times,
+            whole=with_qemu(config.memory) * room.times,
             owner=self._owner(),
             process=self._books.process,
             kind=room.kind,
