@@ -59,8 +59,8 @@ def _hint(number: int | None, file: str | bytes | int | None) -> str:
     if number == errno.EMFILE:
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         return (
-            f"this process may have {limit} files open (`ulimit -n`), and a VM takes about 20: raise that, or "
-            "keep fewer VMs at once"
+            f"this process may have {limit} files open (`ulimit -n`), and each VM takes about 20: raise "
+            "that, or keep fewer VMs at once"
         )
     if number == errno.ENFILE:
         return "the host has as many files open as it may (sysctl fs.file-max)"

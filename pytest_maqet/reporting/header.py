@@ -9,6 +9,7 @@ import pytest
 
 from pytest_maqet.config import VmConfig
 from pytest_maqet.errors import MaqetError
+from pytest_maqet.host_cache import instead_of_home
 from pytest_maqet.session import SESSION, MaqetSession
 from pytest_maqet.worker_count import REASON
 
@@ -28,6 +29,8 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     lines = ["maqet: " + ", ".join(parts)]
     if REASON in config.stash:
         lines.append(f"maqet: {config.stash[REASON]}")
+    if instead := instead_of_home():
+        lines.append(f"maqet: {instead}")
     return lines
 
 

@@ -84,6 +84,6 @@ class Leftovers:
         """Fail unless processes, files and descriptors are as before."""
         assert eventually(lambda: not self.processes()), f"processes are left: {self.processes()}"
         files = [str(path) for path in self.base.rglob("*")]
-        assert files == [], "files are left"
+        assert files == [], f"files are left: {files}"
         now = len(list(Path("/proc/self/fd").iterdir()))
         assert now <= self.descriptors, f"{now} descriptors are open, {self.descriptors} were"

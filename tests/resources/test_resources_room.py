@@ -48,6 +48,7 @@ def test_a_start_waits_until_another_worker_gives_memory_back(share, in_thread, 
     first.stop(vm)
     assert eventually(lambda: got == ["nano"]), "the memory was given back, and nobody took it"
     second.close()
+    second._run.directory.close()  # as the end of a worker's process does
     first.close()
     leftovers.check()
 
