@@ -15,6 +15,8 @@ from pytest_maqet.errors import StartError
 PASSING = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.EROFS}
 )
+#: Of these, those that no other hint is as good for.
+_LIMITS = frozenset({errno.EMFILE, errno.ENFILE, errno.EAGAIN})
 #: What Python says when the system gives no thread; the error has no number.
 _NO_THREAD = "can't start new thread"
 
@@ -27,6 +29,11 @@ def told(vm: str) -> Iterator[None]:
     """
     try:
         yield
+    except StartError as error:
+        number = _in_words(error)
+        if number in _LIMITS or (number is not None and error.hint is None):
+            error.hint = _hint(number, None)
+        raise
     except OSError as error:
         if error.errno not in PASSING:
             raise
@@ -50,7 +57,12 @@ def is_passing(error: BaseException) -> bool:
         if isinstance(cause, OSError) and cause.errno in PASSING:
             return True
         cause = cause.__cause__ or cause.__context__
-    return any(os.strerror(number) in str(error) for number in PASSING)
+    return _in_words(error) is not None
+
+
+def _in_words(error: BaseException) -> int | None:
+    """The number of a fault that a keeper, qemu-img or QEMU has told in the system's words."""
+    return next((number for number in sorted(PASSING) if os.strerror(number) in str(error)), None)
 
 
 def _hint(number: int | None, file: str | bytes | int | None) -> str:
