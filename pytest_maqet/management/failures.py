@@ -12,8 +12,12 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from pytest_maqet.errors import ConfigError, LockTimeout, MaqetError, NoRoom, StartError
+from pytest_maqet.errors import ConfigError, DiskError, LockTimeout, MaqetError, NoRoom, StartError
 from pytest_maqet.management.host_faults import is_passing
+from pytest_maqet.waiting.host_disk import FULL
+
+#: Errors that say nothing about the next try.
+_PASSING = (LockTimeout, ConfigError, NoRoom, DiskError)
 
 
 class FailureMemory:
@@ -52,6 +56,6 @@ class FailureMemory:
 
 def lasting(error: BaseException) -> bool:
     """Whether a failure is the VM's own and would come again."""
-    if not isinstance(error, MaqetError) or isinstance(error, (LockTimeout, ConfigError, NoRoom)):
+    if not isinstance(error, MaqetError) or isinstance(error, _PASSING):
         return False
-    return not is_passing(error)
+    return not is_passing(error) and FULL not in str(error)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_maqet.errors import (
+    DiskError,
     GuestPanic,
     LockTimeout,
     NotSupported,
@@ -152,7 +153,7 @@ class Templates:
             raise NoTemplate(error.message) from None
         except StepFailed:
             raise
-        except (StartError, QemuDied, OSError) as error:
+        except (StartError, QemuDied, DiskError, OSError) as error:
             reason = no_room(error)
             if reason is None:
                 raise  # it is the VM's own

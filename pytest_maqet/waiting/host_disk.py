@@ -15,6 +15,8 @@ from pytest_maqet.errors import DiskError
 
 #: A file system with less than this free is called full: logs do not grow any more. Bytes.
 ALMOST_NOTHING = 64 << 10
+#: The words that tell it in an error's text.
+FULL = "is full"
 
 
 def stopped_by(event: Mapping[str, Any]) -> bool:
@@ -44,7 +46,7 @@ def full_note(folder: Path) -> str:
         return ""
     free = found.f_bavail * found.f_frsize
     if free < ALMOST_NOTHING:
-        return f"the disk of {folder} is full ({free >> 10} KiB free): consoles and logs may have ended early"
+        return f"the disk of {folder} {FULL} ({free >> 10} KiB free): consoles and logs may have ended early"
     if found.f_files and not found.f_favail:
         return f"the file system of {folder} has no inodes left: no file can be made there"
     return ""
