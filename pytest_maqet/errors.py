@@ -48,6 +48,10 @@ class StartError(MaqetError):
         self.passing = passing
 
 
+class NoRoom(StartError):
+    """There is no memory for one more VM, and waiting for some would not help; see `--maqet-max-memory`."""
+
+
 class LockTimeout(MaqetError):
     """A lock was not free in time; `holder` names who has it."""
 
@@ -92,6 +96,10 @@ class QemuDied(MaqetError):
         self.code = code
         self.signal = signal
         self.stderr = stderr
+
+
+class DiskError(MaqetError):
+    """A disk of the host, mostly a full one, could not be written or read: QEMU has paused the VM."""
 
 
 class CommandError(MaqetError):

@@ -1,11 +1,14 @@
 """Where files are kept that outlive a run: embedded guests, downloaded images, answers of QEMU binaries.
 
 One directory for each user of a host: `pytest-maqet` in the user's cache directory, or `MAQET_CACHE_DIR`.
+Where nothing is named and the user's cannot be used (a read-only home, none at all, that of another user), it
+is `/var/tmp/maqet-cache-UID`, or the same in /tmp, which is as private.
 Whatever is in it may be deleted at any time between runs: all of it can be made again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from pathlib import Path
@@ -16,6 +19,8 @@ from pytest_maqet.errors import StartError
 
 #: The environment variable that names another cache directory.
 VARIABLE = "MAQET_CACHE_DIR"
+#: Where a directory is made for users who have none of their own.
+_FALLBACKS = (Path("/var/tmp"), Path("/tmp"))  # noqa: S108 - see `_is_private`
 
 
 def cache_dir(*parts: str) -> Path:
@@ -23,9 +28,7 @@ def cache_dir(*parts: str) -> Path:
 
     Raises `StartError` when it cannot be made or written, or belongs to another user.
     """
-    base = _base()
-    folder = base
-    _make(folder, parents=True)
+    folder, _ = _base()
     for part in parts:
         folder = folder / part
         _make(folder, parents=False)
@@ -34,8 +37,12 @@ def cache_dir(*parts: str) -> Path:
 
 def existing_cache() -> Path | None:
     """The cache directory if there is one; raises StartError as `cache_dir`, and makes nothing."""
-    base = _base()
-    return cache_dir() if os.path.lexists(base) else None
+    named = os.environ.get(VARIABLE)
+    usual = Path(named).expanduser().absolute() if named else platformdirs.user_cache_path("pytest-maqet")
+    if os.path.lexists(usual):
+        return cache_dir()
+    others = () if named else _instead()
+    return next((other for other in others if os.path.lexists(other) and _is_private(other)), None)
 
 
 def own_folder(base: Path, name: str) -> Path | None:
@@ -48,12 +55,50 @@ def own_folder(base: Path, name: str) -> Path | None:
     return folder if stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() else None
 
 
-def _base() -> Path:
-    named = os.environ.get(VARIABLE)
-    if not named:
-        return platformdirs.user_cache_path("pytest-maqet")
-    # A relative name would mean another directory in each worker that changes its directory.
-    return Path(named).expanduser().absolute()
+def instead_of_home() -> str:
+    """Which directory is used instead of the user's, and why; "" where the usual or the named one is."""
+    try:
+        folder, reason = _base()
+    except StartError:
+        return ""  # whoever needs the cache is going to say so
+    return f"{folder} is the cache, since {reason}" if reason else ""
+
+
+def _base() -> tuple[Path, str]:
+    """The directory, made; and why it is not the user's own."""
+    if named := os.environ.get(VARIABLE):
+        # A relative name would mean another directory in each worker that changes its directory.
+        folder = Path(named).expanduser().absolute()
+        _make(folder, parents=True)
+        return folder, ""
+    try:
+        folder = platformdirs.user_cache_path("pytest-maqet")
+        _make(folder, parents=True)
+    except StartError as error:
+        for other in _instead():
+            if _is_private(other):
+                return other, error.message
+        raise
+    return folder, ""
+
+
+def _instead() -> tuple[Path, ...]:
+    return tuple(parent / f"maqet-cache-{os.geteuid()}" for parent in _FALLBACKS)
+
+
+def _is_private(folder: Path) -> bool:
+    """Whether it is a directory of ours that nobody else may look into; made where there is nothing.
+
+    Anybody may put things where it lies: a link, or a directory of somebody else, is not taken.
+    """
+    try:
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+        found = folder.lstat()
+    except OSError:
+        return False
+    mine = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
+    return mine and not found.st_mode & 0o077 and os.access(folder, os.W_OK | os.X_OK)
 
 
 def _make(folder: Path, *, parents: bool) -> None:

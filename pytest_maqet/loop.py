@@ -21,21 +21,28 @@ T = TypeVar("T")
 
 #: How long a cancelled coroutine may take to clear up, in seconds.
 _UNWINDING = 2.0
+#: How many descriptors a loop opens.
+_LOOP_DESCRIPTORS = 3
 
 
 class LoopThread:
     """An asyncio loop that runs in a thread of its own, from `go_on` to `rest` or `close`."""
 
     def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
+        self.loop = _new_loop()
         self._pid = os.getpid()
         self._thread: threading.Thread | None = None
-        self.go_on()
+        try:
+            self.go_on()
+        except BaseException:  # the system gives no thread
+            self.loop.close()
+            raise
 
     def go_on(self) -> None:
         """Run the loop in a new thread."""
-        self._thread = threading.Thread(target=self._serve, name="pytest-maqet", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._serve, name="pytest-maqet", daemon=True)
+        thread.start()
+        self._thread = thread
 
     def rest(self) -> None:
         """Stop the thread; what is open on the loop stays as it is, and nothing is read until `go_on`."""
@@ -105,6 +112,23 @@ async def _cancel_all() -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    """A new loop; raises OSError where its descriptors (epoll, a pair of sockets) cannot be had.
+
+    asyncio leaves half a loop behind then, which nobody can close: it is tried beforehand.
+    """
+    tried: list[int] = []
+    try:
+        while len(tried) < _LOOP_DESCRIPTORS:
+            tried.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as error:
+        raise OSError(error.errno, error.strerror) from None  # that it was /dev/null is of no interest
+    finally:
+        for fd in tried:
+            os.close(fd)
+    return asyncio.new_event_loop()
 
 
 _guard = threading.Lock()

@@ -25,10 +25,10 @@ DISCOVERED = ("maqet.yaml", "maqet.yml")
 class Option:
     """One setting under its three names.
 
-    `kind` is "text", "number", "scale", "size", "path", "texts", "paths", "optional" (an option whose value
-    may be left out) or "flag". `choices` are all values of a closed list. `supported` are those of them that
-    do something in this version: another one is refused, never ignored; None supports everything, an empty
-    tuple nothing but the default.
+    `kind` is "text", "number", "scale", "size", "bound" (a size or `auto`), "path", "texts", "paths",
+    "optional" (an option whose value may be left out) or "flag". `choices` are all values of a closed list.
+    `supported` are those of them that do something in this version: another one is refused, never ignored;
+    None supports everything, an empty tuple nothing but the default.
     """
 
     name: str
@@ -76,8 +76,8 @@ OPTIONS = (
            "path", "DIR"),
     Option("timeout_scale", "Factor on every timeout: auto (default: 1, or 8 under TCG) or a number", "scale",
            "X"),
-    Option("max_memory", "Starts wait for room within this much guest memory: auto (default) or a size",
-           metavar="SIZE", supported=("auto",)),
+    Option("max_memory", "Starts wait until there is room within this much guest memory, which caps -n auto, "
+           "too: auto (default: what the host has) or a size", "bound", "SIZE"),
     Option("skips", "Whether a missing capability skips (allow, the default) or fails (fail)",
            choices=("allow", "fail")),
     Option("live", "Show guest console lines as they come, of all VMs or of one", "optional", "NAME",
@@ -221,6 +221,16 @@ def _size(option: Option, source: str, said: str) -> int:
         raise _wrong(option, source, said, "a size such as 20G") from None
 
 
+def _bound(option: Option, source: str, said: str) -> int | None:
+    """A size in bytes; None stands for `auto`."""
+    from pytest_maqet.config.value_types import parse_size
+
+    try:
+        return None if said == "auto" else parse_size(said)
+    except ValueError:
+        raise _wrong(option, source, said, "`auto` or a size such as 8G") from None
+
+
 def _yes_or_no(option: Option, source: str, said: str) -> bool:
     text = said.lower()
     if text in ("1", "true", "yes", "on"):
@@ -243,5 +253,6 @@ _CONVERTERS: dict[str, Callable[[Option, str, Any], Any]] = {
     "number": _number,
     "scale": _scale,
     "size": _size,
+    "bound": _bound,
     "flag": _yes_or_no,
 }

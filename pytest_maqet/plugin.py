@@ -7,7 +7,7 @@ handful of our own small modules until a configuration file is there.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 
 import pytest
@@ -35,6 +35,15 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Iterator[None]
     with suppress(OSError):  # stderr may be closed: then nobody sees progress
         early_config.stash[_STDERR] = os.dup(2)
     return (yield)
+
+
+@pytest.hookimpl(wrapper=True, optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> Generator[None, int, int]:
+    """No more workers than there is memory for; see xdist.newhooks. Called before `pytest_configure`."""
+    asked = yield
+    from pytest_maqet import worker_count
+
+    return worker_count.capped(config, asked)
 
 
 def pytest_configure(config: pytest.Config) -> None:

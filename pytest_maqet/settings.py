@@ -36,7 +36,8 @@ class Settings:
     artifacts: Path = Path(".maqet/artifacts")
     #: Factor on every timeout; None is `auto`: 1, or 8 under TCG.
     timeout_scale: float | None = None
-    max_memory: str = "auto"
+    #: Bytes that the guests of a run may have together; None is `auto`: what the host can give.
+    max_memory: int | None = None
     skips: str = "allow"
     live: str | None = None
     #: How many of the slowest VM starts the summary lists; 0 is none.

@@ -17,7 +17,15 @@ from contextlib import suppress
 from typing import Any
 
 from pytest_maqet.deadline import Deadline
-from pytest_maqet.errors import GuestPanic, MaqetError, NotSupported, QemuDied, QMPCommandError, WaitTimeout
+from pytest_maqet.errors import (
+    DiskError,
+    GuestPanic,
+    MaqetError,
+    NotSupported,
+    QemuDied,
+    QMPCommandError,
+    WaitTimeout,
+)
 from pytest_maqet.guest.wake_port import WakeAnswer
 from pytest_maqet.machine.checkpoint_book import Checkpoint, CheckpointBook
 from pytest_maqet.machine.jobs import run_job
@@ -157,7 +165,9 @@ async def _reset(life: Life, deadline: Deadline) -> None:
     await life.execute("system_reset", None, deadline)
     event = EventCame(life.vitals, "RESET", {}, before)
     try:
-        await race(life.vitals, event.hold(), deadline, (GuestPanic,))  # QEMU resets after its answer
+        await race(
+            life.vitals, event.hold(), deadline, (GuestPanic, DiskError)
+        )  # QEMU resets after its answer
     except TimeoutError:
         raise WaitTimeout(f"{life.config.name}: QEMU did not reset the machine within {deadline}") from None
 

@@ -18,7 +18,7 @@ from pytest_maqet.guest.wake_port import WakeAnswer
 from pytest_maqet.loop import LoopThread, lease_loop, release_loop, rest_loop, wake_loop
 from pytest_maqet.machine import power, ready, starting
 from pytest_maqet.machine.cursors import Cursors
-from pytest_maqet.machine.host import Host
+from pytest_maqet.machine.host import Host, Room
 from pytest_maqet.machine.life import Life
 from pytest_maqet.machine.removal import remove_tree
 from pytest_maqet.machine.turns import Turns
@@ -40,6 +40,8 @@ class MachineCore:
         self.artifacts_folder: Path = host.artifacts / config.name
         #: What could be put right in a clone when it went on; None for a VM that booted.
         self.wakening: WakeAnswer | None = None
+        #: The host's memory that it gives back at its end, where somebody counts.
+        self.room: Room | None = None
         self._raw_marks: dict[str, int] = {}
         self._loop = lease_loop()
         self._owned = owned
@@ -205,6 +207,11 @@ class MachineCore:
         """See `VirtualMachine.exclusive`."""
         return self._turns.hold_alone(self._scaled(timeout), self.host.owner())
 
+    @property
+    def alone(self) -> bool:
+        """Whether this process holds the VM for itself, which others may be waiting for."""
+        return self._turns.alone
+
     def share(self) -> None:
         """A test begins to use the VM: waits while a test of another worker has it alone."""
         if self.config.scope == "run":
@@ -242,6 +249,8 @@ class MachineCore:
         finally:
             self._turns.leave()
             release_loop(self._loop)
+            if self.room is not None:
+                self.room.close()
 
     def _end_life(self) -> None:
         life = self.life

@@ -51,7 +51,10 @@ def report_sections(vm: MachineCore) -> list[tuple[str, str]]:
 
 
 def save(vm: MachineCore, folder: Path) -> list[Path]:
-    """Write everything there is about the VM into `folder` and return the files."""
+    """Write everything there is about the VM into `folder` and return the files.
+
+    What can be kept is kept; then the first OSError is raised, where there was one.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     directory = vm.life.directory
     name = vm.config.name
@@ -60,20 +63,31 @@ def save(vm: MachineCore, folder: Path) -> list[Path]:
     saved: list[Path] = []
     sources = [(f"{name}-stderr.log", directory.stderr_log)]
     sources += [(f"{name}-console-{key}.log", log.path) for key, log in vm.life.vitals.consoles.items()]
+    faults: list[OSError] = []
     for target, source in sources:
-        with suppress(OSError):
+        try:
             if source.stat().st_size:
                 saved.append(Path(shutil.copyfile(source, folder / target)))
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            faults.append(error)
     events = vm.call_on_loop(lambda: vm.life.vitals.mailbox.since(0))
     texts = {
         f"{name}-events.jsonl": "".join(json.dumps(dict(event.message)) + "\n" for event in events),
         f"{name}-command-line.txt": vm.life.facts.command_line + "\n",
     }
     for target, text in texts.items():
-        if text:
-            (folder / target).write_text(text)
-            saved.append(folder / target)
-    return saved + _screenshot(vm, folder / f"{name}-screen.png")
+        try:
+            if text:
+                (folder / target).write_text(text)
+                saved.append(folder / target)
+        except OSError as error:
+            faults.append(error)
+    saved += _screenshot(vm, folder / f"{name}-screen.png")
+    if faults:
+        raise faults[0]
+    return saved
 
 
 def storage_info(vm: MachineCore) -> list[dict[str, Any]]:

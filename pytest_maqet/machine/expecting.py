@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from pytest_maqet.deadline import Deadline
-from pytest_maqet.errors import GuestPanic, MaqetError, QemuDied
+from pytest_maqet.errors import DiskError, GuestPanic, MaqetError, QemuDied
 from pytest_maqet.waiting.engine import timed_out
 from pytest_maqet.waiting.failures import Expectation
 
@@ -42,8 +42,8 @@ def expecting(
     if kind is None and fail_on is None:
         raise TypeError("expecting() needs GuestPanic, QemuDied, or fail_on='a regular expression'")
     wanted = kind or GuestPanic
-    if not issubclass(wanted, GuestPanic | QemuDied):
-        raise TypeError(f"expecting() knows GuestPanic and QemuDied, not {wanted.__name__}")
+    if not issubclass(wanted, GuestPanic | QemuDied | DiskError):
+        raise TypeError(f"expecting() knows GuestPanic, QemuDied and DiskError, not {wanted.__name__}")
     expectation = Expectation(
         kind=wanted,
         match=re.compile(match, re.MULTILINE) if match else None,

@@ -106,13 +106,13 @@ def template_life(config: VmConfig, host: Host, loop: LoopThread, draft: Draft) 
         raise
 
 
-def copied_life(vm: MachineCore, loop: LoopThread, draft: Draft, deadline: Deadline) -> Life:
+def copied_life(vm: MachineCore, host: Host, loop: LoopThread, draft: Draft, deadline: Deadline) -> Life:
     """Another QEMU with a copy of a running VM's memory and disks, paused, both in the draft's folder.
 
     The VM is stopped for that, and goes on afterwards where it ran. Raises Unfreezable with QEMU's reason.
     """
     life, config = vm.life, vm.config
-    plan = plan_for(config, vm.host)
+    plan = plan_for(config, host)
     state = draft.path / _WHOLE_STATE
     state_before = loop.run(life.run_state(deadline))
     try:
@@ -123,7 +123,7 @@ def copied_life(vm: MachineCore, loop: LoopThread, draft: Draft, deadline: Deadl
         loop.run(life.execute("cont", None, deadline))
         if state_before != "running":
             loop.run(life.execute("stop", None, deadline))
-    directory = vm.host.run.new_vm_directory(config.name)
+    directory = host.run.new_vm_directory(config.name)
     _copy_logs(life.directory, directory, config)
 
     async def go(copy: Life, within: Deadline) -> None:
@@ -132,7 +132,7 @@ def copied_life(vm: MachineCore, loop: LoopThread, draft: Draft, deadline: Deadl
 
     try:
         ram = plan.ram(_memory_file(draft, config), shared=True)
-        return Launch(plan, vm.host, directory, drives, ram=ram, incoming=True, forwards=False).run(loop, go)
+        return Launch(plan, host, directory, drives, ram=ram, incoming=True, forwards=False).run(loop, go)
     except BaseException:
         remove_tree(directory.path)
         raise

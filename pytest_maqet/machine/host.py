@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pytest_maqet.config import VmConfig
 from pytest_maqet.errors import NotSupported
 from pytest_maqet.runs.run_directory import RunDirectory
+from pytest_maqet.runs.vm_directory import VmDirectory
 from pytest_maqet.templates.template import Template
 
 #: Everything takes about this many times as long under QEMU's own CPU emulation.
@@ -47,6 +49,37 @@ def _no_overrides(config: VmConfig, overrides: Mapping[str, Any]) -> VmConfig:
     return config
 
 
+class Room(Protocol):
+    """The host's memory for one VM."""
+
+    def reserve(self) -> None:
+        """Have it promised, waited for where that helps; raises StartError. Never called with a lock held."""
+
+    def hold(self, config: VmConfig, directory: VmDirectory) -> AbstractContextManager[tuple[int, ...]]:
+        """Descriptors for the QEMU that the block starts there: the memory is its own while it has them.
+
+        Raises StartError where there is none, and never waits.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give it back. Idempotent; a QEMU that has it keeps it."""
+
+
+class Unlimited:
+    """Used where nobody counts."""
+
+    def reserve(self) -> None:
+        """There is always some."""
+
+    def hold(self, config: VmConfig, directory: VmDirectory) -> AbstractContextManager[tuple[int, ...]]:  # noqa: ARG002
+        """As above."""
+        return nullcontext(())
+
+    def close(self) -> None:
+        """Nothing was taken."""
+
+
 @dataclass(frozen=True)
 class Host:
     """The run's side of a VM: directories, lease, accelerator, and how patient to be.
@@ -54,8 +87,8 @@ class Host:
     `lease` is the file whose shared lock keeps the VM alive. `timeout_scale` None means 1, or 8 under TCG.
     `monitors` is the number of QMP monitors each VM gets: one per process that uses it, and one for a person.
     `owner` says who we are now, for locks ("gw0, test_a.py::test_b"), `in_haste` whether VMs must
-    end at once, without being asked to shut down. `freeze` makes a template of a VM,
-    `restore_ready` puts a ready one in its place.
+    end at once, without being asked to shut down. `freeze` makes a template of a VM, `restore_ready` puts a
+    ready one in its place. `room` is the memory for its QEMUs, one at a time.
     """
 
     run: RunDirectory
@@ -70,6 +103,7 @@ class Host:
     reconfigure: Callable[[VmConfig, Mapping[str, Any]], VmConfig] = _no_overrides
     freeze: Callable[[Any], Template] = _cannot_freeze
     restore_ready: Callable[[Any], None] = _never_ready
+    room: Room = field(default_factory=Unlimited)
 
     def scale(self, accelerator: str) -> float:
         """What every timeout of a VM under this accelerator is multiplied by."""

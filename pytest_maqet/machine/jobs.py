@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 from pytest_maqet.deadline import Deadline
-from pytest_maqet.errors import GuestPanic, MaqetError, QMPCommandError, WaitTimeout
+from pytest_maqet.errors import DiskError, GuestPanic, MaqetError, QMPCommandError, WaitTimeout
 from pytest_maqet.machine.life import Life
 from pytest_maqet.waiting.engine import race
 
@@ -50,7 +50,7 @@ async def run_job(
     stop_listening = life.vitals.mailbox.listen(progress.hear)
     try:
         await life.execute(command, {"job-id": job, **arguments}, deadline)
-        await race(life.vitals, progress.concluded.wait(), deadline, (GuestPanic,))
+        await race(life.vitals, progress.concluded.wait(), deadline, (GuestPanic, DiskError))
     except TimeoutError:
         raise WaitTimeout(
             f"{life.config.name}: QEMU's job {command!r} did not end within {deadline}"

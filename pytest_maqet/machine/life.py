@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from pytest_maqet.config import VmConfig
 from pytest_maqet.deadline import Deadline
-from pytest_maqet.errors import ChannelError, GuestPanic, MaqetError, QMPCommandError
+from pytest_maqet.errors import ChannelError, DiskError, GuestPanic, MaqetError, QMPCommandError
 from pytest_maqet.guest.channel import Channel, pick
 from pytest_maqet.guest.commands import END_GRACE, CommandRequest, CompletedCommand
 from pytest_maqet.guest.quick_agent import QuickAgent
@@ -99,7 +99,7 @@ class Life:
         await race(self.vitals, self._monitor.connect(deadline), _later(deadline, 1))
 
     async def execute(self, command: str, arguments: Mapping[str, Any] | None, deadline: Deadline) -> object:
-        """Execute a QMP command; QEMU's death ends it at once, a guest's panic does not."""
+        """Execute a QMP command; QEMU's death ends it at once, a panic or a full disk does not."""
         if self._monitor is None or not self._monitor.connected:
             if self.vitals.exit is not None:
                 raise self.vitals.death()
@@ -107,7 +107,7 @@ class Life:
         if command == "quit":
             self.vitals.end_wanted = self.vitals.end_wanted or "ended by the QMP command quit"
         work = self._monitor.execute(command, arguments, deadline)
-        return await race(self.vitals, work, _later(deadline, 1), (GuestPanic,))
+        return await race(self.vitals, work, _later(deadline, 1), (GuestPanic, DiskError))
 
     async def run_state(self, deadline: Deadline) -> str:
         """QEMU's run state in the words of query-status."""

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pytest_maqet.deadline import Deadline
-from pytest_maqet.errors import GuestPanic
 from pytest_maqet.loop import Pulse
 from pytest_maqet.waiting.engine import race, timed_out
+from pytest_maqet.waiting.failures import told_by
 
 if TYPE_CHECKING:
     from pytest_maqet.machine.core import MachineCore
@@ -42,9 +42,8 @@ class EventStream:
     async def _next(self, deadline: Deadline) -> Mapping[str, Any]:
         vitals = self._vm.life.vitals
         # Who asks for the event of a panic does not want to be told of the panic by an error.
-        panic_is_news = not self._names or "GUEST_PANICKED" in self._names
         try:
-            return await race(vitals, self._some(), deadline, (GuestPanic,) if panic_is_news else ())
+            return await race(vitals, self._some(), deadline, told_by(*self._names))
         except TimeoutError:
             what = f"a QMP event out of {', '.join(self._names) or 'all'}"
             raise timed_out(vitals, what, "none came", deadline) from None

@@ -80,7 +80,8 @@ class Launch:
         """
         config, directory = self.plan.config, self.directory
         with ExitStack() as stack:
-            command_line, facts = self._prepared(stack)
+            room = stack.enter_context(self.host.room.hold(config, directory))
+            command_line, facts = self._prepared(stack, room)
             directory.record_file.write_text(json.dumps(asdict(facts)))
             process = QemuProcess.launch(
                 command_line.argv, directory, self.host.lease, pass_fds=command_line.fds
@@ -97,11 +98,11 @@ class Launch:
             ):
                 raise _verdict(config, command_line, ended, directory, error) from None
             raise
-        life.drives = self.drives
         return life
 
     async def _going(self, process: QemuProcess, facts: LifeFacts, go: Go, time: float) -> Life:
         life = await _connected(self.plan.config, self.directory, process, facts, self.mailbox, time)
+        _know_drives(life, self.drives)
         try:
             await go(life, Deadline.after(time))
         except BaseException:
@@ -109,7 +110,7 @@ class Launch:
             raise
         return life
 
-    def _prepared(self, stack: ExitStack) -> tuple[CommandLine, LifeFacts]:
+    def _prepared(self, stack: ExitStack, room: tuple[int, ...]) -> tuple[CommandLine, LifeFacts]:
         plan = self.plan
         monitors = self.host.monitors
         sockets = listen(
@@ -120,7 +121,7 @@ class Launch:
             incoming=self.incoming,
             forwards=self.forwards,
             host_ports=self.host_ports,
-            inherited=self.inherited,
+            inherited=(*self.inherited, *room),
         )
         command_line = plan.command_line(inputs)
         facts = LifeFacts(
@@ -175,8 +176,13 @@ def joined_life(config: VmConfig, directory: VmDirectory, loop: LoopThread) -> L
         """All was fetched and built when the VM started."""
 
     guest = embedded_guest(config, quiet)
-    life.drives = make_drives(config, guest, directory, fresh=False, report=quiet)
+    _know_drives(life, make_drives(config, guest, directory, fresh=False, report=quiet))
     return life
+
+
+def _know_drives(life: Life, drives: tuple[Drive, ...]) -> None:
+    life.drives = drives
+    life.vitals.disks = {drive.node_name: drive.file for drive in drives if drive.file is not None}
 
 
 async def cont(life: Life, deadline: Deadline) -> None:

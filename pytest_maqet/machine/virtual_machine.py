@@ -27,8 +27,8 @@ class VirtualMachine(StateCalls):
     """One VM. Everything blocks until done and takes `timeout` in seconds.
 
     Whatever fails raises a MaqetError that says what was awaited, for how long, what was seen last, and the
-    console's tail. If QEMU dies or the guest panics, every wait and command in flight fails at once with
-    that cause. Handles may be used from any thread, not from a forked child.
+    console's tail. If QEMU dies, the guest panics or the host's disk is full, every wait and command in
+    flight fails at once with that cause. Handles may be used from any thread, not from a forked child.
     """
 
     def __init__(self, config: VmConfig, host: Host, life: Life, *, owned: bool = True) -> None:
@@ -233,9 +233,9 @@ class VirtualMachine(StateCalls):
         """`with vm.expecting(GuestPanic, match=…) as caught:` — inside, that failure fails no wait.
 
         Leaving the block waits for the failure up to `timeout` seconds (default `timeouts: wait`), after that
-        `caught.value` is it. `kind` is GuestPanic or QemuDied; `fail_on` is a console pattern that becomes a
-        failure for the block. A command in flight ends with the failure, and the block with it. The block may
-        stop and start the VM.
+        `caught.value` is it. `kind` is GuestPanic, QemuDied or DiskError; `fail_on` is a console pattern that
+        becomes a failure for the block. A command in flight ends with the failure, and the block with it. The
+        block may stop and start the VM.
         """
         return expecting(self, kind, match, fail_on, self.deadline(timeout, self.config.timeouts.wait))
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from pytest_maqet.errors import MaqetError
 from pytest_maqet.management.failures import FailureMemory
+from pytest_maqet.management.host_faults import told
 from pytest_maqet.management.records import Ledger, StartRecord
 from pytest_maqet.management.wishes import Wanted
 
@@ -33,7 +34,8 @@ class Attempts:
         self.check(wanted)
         record = self._ledger.begin(wanted.config.name, wanted.scope.kind, self.test)
         try:
-            yield record
+            with told(wanted.config.name):
+                yield record
         except BaseException as error:
             record.how = "failed"
             record.error = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"

@@ -7,17 +7,17 @@ a QEMU that somebody killed say nothing about the next try.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 from contextlib import suppress
 from pathlib import Path
 
-from pytest_maqet.errors import ConfigError, LockTimeout, MaqetError, QemuDied, StartError
-from pytest_maqet.runs.exit_status import ended_by_somebody
+from pytest_maqet.errors import ConfigError, DiskError, LockTimeout, MaqetError, NoRoom, StartError
+from pytest_maqet.management.host_faults import is_passing
+from pytest_maqet.waiting.host_disk import FULL
 
-#: System errors that pass: they are the host's, not the VM's.
-_PASSING = frozenset({errno.ENOSPC, errno.ENOMEM, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EAGAIN})
+#: Errors that say nothing about the next try.
+_PASSING = (LockTimeout, ConfigError, NoRoom, DiskError)
 
 
 class FailureMemory:
@@ -56,15 +56,6 @@ class FailureMemory:
 
 def lasting(error: BaseException) -> bool:
     """Whether a failure is the VM's own and would come again."""
-    if not isinstance(error, MaqetError) or isinstance(error, (LockTimeout, ConfigError)):
+    if not isinstance(error, MaqetError) or isinstance(error, _PASSING):
         return False
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, OSError) and cause.errno in _PASSING:
-            return False
-        if isinstance(cause, StartError) and cause.passing:
-            return False
-        if isinstance(cause, QemuDied) and ended_by_somebody(cause.code, cause.signal, cause.stderr):
-            return False
-        cause = cause.__cause__ or cause.__context__
-    return not any(os.strerror(number) in str(error) for number in (errno.ENOSPC, errno.ENOMEM))
+    return not is_passing(error) and FULL not in str(error)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_maqet.config import Config, VmConfig
+from pytest_maqet.errors import NoRoom
 from pytest_maqet.machine import VirtualMachine
 from pytest_maqet.management.attempts import Attempts
 from pytest_maqet.management.failures import FailureMemory
@@ -21,12 +22,13 @@ from pytest_maqet.management.hosts import Hosts
 from pytest_maqet.management.launch import HandStarted, Launcher, Listener, ManagedMachine
 from pytest_maqet.management.parallel import at_once, raise_first
 from pytest_maqet.management.records import Ledger, Spoiled, StartRecord, merged
+from pytest_maqet.management.room import Rooms
 from pytest_maqet.management.run_side import RunSide
 from pytest_maqet.management.sharing import SharedVms, start_lock_timeout
 from pytest_maqet.management.starts import Starts
 from pytest_maqet.management.template_making import Templates
 from pytest_maqet.management.usage import Usage
-from pytest_maqet.management.wishes import BY_HAND, Identity, Live, Scope, Wanted
+from pytest_maqet.management.wishes import BY_HAND, Identity, Live, Scope, Wanted, started_by_hand
 from pytest_maqet.runs.vm_directory import VmDirectory
 from pytest_maqet.settings import Settings, thread_bound
 from pytest_maqet.templates.template import Template
@@ -62,18 +64,14 @@ class Manager:
         self._hosts = Hosts(
             config, settings, self._run, monitors=workers + 2, report=listener.progress, owner=self._owner
         )
-        self._templates = Templates(
-            settings,
-            self._run.directory,
-            self._launcher,
-            self._attempts,
-            self.ledger,
-            self._hosts.of,
-            self._owner,
+        self._rooms = Rooms(
+            self.run_dir, settings.max_memory, owner=self._owner, keeps=self._keeps, report=listener.progress
         )
+        books = (self._launcher, self.ledger, self._hosts.of, self._rooms)
+        self._templates = Templates(settings, self._run.directory, self._attempts, self._owner, *books)
         self._hosts.freeze = self._templates.of_running
         self._hosts.restore_ready = self._restore_ready
-        self._starts = Starts(settings, self._templates, self._launcher, self.ledger, self._hosts.of, workers)
+        self._starts = Starts(settings, self._templates, self._shared, workers, *books)
         self._lives: list[Live] = []
         self._failed_ahead: dict[Identity, BaseException] = {}
         self._guard = threading.RLock()
@@ -106,15 +104,7 @@ class Manager:
         `name` is a VM's, or a template. Overrides as in the `maqet` marker. Raises ConfigError, StartError
         and whatever a start can raise.
         """
-        template = name if isinstance(name, Template) else None
-        if template is not None:
-            name, overrides = template.name, {**template.overrides, **overrides}
-        assert isinstance(name, str)
-        config = self.config.vm(name, {**overrides, "scope": "session"}, source="maqet.start(…)")
-        wanted = Wanted(
-            config, BY_HAND, shared=False, overrides=overrides, kind=HandStarted, template=template
-        )
-        vm = self.acquire(wanted).vm
+        vm = self.acquire(started_by_hand(self.config, name, overrides)).vm
         assert isinstance(vm, HandStarted)
         return vm
 
@@ -180,7 +170,10 @@ class Manager:
             return  # nothing to gain over its own acquire
         before = set(map(id, self._lives))
         try:
-            outcomes = at_once([partial(self._start, wanted) for wanted in missing.values()], self._threads)
+            with self._rooms.together([one for one in missing.values() if self._starts.needs_room(one)]):
+                outcomes = at_once([partial(self._start, one) for one in missing.values()], self._threads)
+        except NoRoom as refused:
+            outcomes = [refused] * len(missing)
         except BaseException:
             self._launcher.abandon()
             self._drop([live for live in self._lives if id(live) not in before])
@@ -253,19 +246,16 @@ class Manager:
     def _start(self, wanted: Wanted) -> Live:
         """Start or join one VM, keep the books, and register it."""
         with self._attempts.one(wanted) as record:
-            vm = self._bring_up(wanted, record)
+            vm = self._starts.obtain(wanted, self._hosts.of(wanted), record)
         live = Live(vm, wanted, last_test=self.test)
         with self._guard:
             self._lives.append(live)
         return live
 
-    def _bring_up(self, wanted: Wanted, record: StartRecord) -> ManagedMachine:
-        config, host = wanted.config, self._hosts.of(wanted)
-        launch = partial(self._starts.bring_up, wanted, host, record)
-        if config.scope != "run" or not wanted.shared:
-            return launch()
-        join = partial(self._launcher.join, config=config, host=host)
-        return self._shared.obtain(config, record, start_lock_timeout(config, host), launch, join)
+    def _keeps(self) -> str:
+        """What this process holds that others may be waiting for."""
+        alone = (f"{live.vm.name} to itself" for live in self.lives if live.vm.alone)
+        return ", ".join([*self._run.user_locks, *alone])
 
     def _replace(self, live: Live) -> None:
         with self._attempts.one(live.wanted) as record:

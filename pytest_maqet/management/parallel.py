@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 
@@ -27,15 +28,26 @@ def at_once(tasks: Sequence[Callable[[], Any]], threads: int) -> list[BaseExcept
         for number in range(min(threads, len(tasks)))
     ]
     try:
-        for worker in workers:
-            worker.start()
-        for worker in workers:
+        started = _started(workers)
+        if not started:
+            _work(tasks, todo, outcomes)
+        for worker in started:
             worker.join()
     except BaseException:
         while _next(todo) is not None:
             pass
         raise
     return outcomes
+
+
+def _started(workers: Sequence[threading.Thread]) -> list[threading.Thread]:
+    """Start as many as the system allows: the others' tasks are done by these, or by the caller."""
+    started = []
+    with suppress(RuntimeError):  # can't start new thread
+        for worker in workers:
+            worker.start()
+            started.append(worker)
+    return started
 
 
 def _work(

@@ -11,7 +11,6 @@ import os
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_maqet.errors import MaqetError
@@ -20,8 +19,6 @@ from pytest_maqet.management.wishes import Identity, Scope, Wanted
 if TYPE_CHECKING:
     from pytest_maqet.management.launch import ManagedMachine
 
-#: Memory that must be left over when a spare has been made, in bytes.
-MARGIN = 512 << 20
 #: How long the end of a run waits for a spare that is just being made, in seconds.
 PATIENCE = 10.0
 
@@ -91,11 +88,13 @@ class Pool:
     """The spares of one process.
 
     `make` brings one up, telling of the VM as soon as its QEMU runs, or returns None where nothing can be
-    cloned. At most `most` are kept at a time: one for each processor that this process may count as its own.
+    cloned; `room_for` tells whether there is memory for one. At most `most` are kept at a time: one for each
+    processor that this process may count as its own.
     """
 
-    def __init__(self, make: MakeSpare, workers: int) -> None:
+    def __init__(self, make: MakeSpare, room_for: Callable[[Wanted], bool], workers: int) -> None:
         self._make = make
+        self._room_for = room_for
         self._spares: list[_Spare] = []
         self._guard = threading.Lock()
         cpus = len(os.sched_getaffinity(0))
@@ -117,10 +116,16 @@ class Pool:
         for spare in unwanted:
             spare.drop()
         for wanted in missing:
-            if _room_for(wanted):
-                with self._guard:
+            if self._room_for(wanted):
+                # Where the system gives no thread there is no spare.
+                with self._guard, suppress(RuntimeError):
                     if len(self._spares) < self.most:
                         self._spares.append(_Spare(wanted, self._make))
+
+    def has(self, wanted: Wanted) -> bool:
+        """Whether there is a spare of that kind, or is going to be."""
+        with self._guard:
+            return any(_kind(spare.wanted) == _kind(wanted) for spare in self._spares)
 
     def take(self, wanted: Wanted) -> ManagedMachine | None:
         """The spare of that kind, waited for where it is being made; None when there is none."""
@@ -145,13 +150,3 @@ def _kind(wanted: Wanted) -> Identity:
     """What two wishes have in common that the same spare can answer: all but the test."""
     _scope, name, config, template = wanted.identity
     return (Scope(wanted.scope.kind, ""), name, config, template)
-
-
-def _room_for(wanted: Wanted) -> bool:
-    """Whether the host has memory for one more guest that fills its own."""
-    try:
-        text = Path("/proc/meminfo").read_text()
-        available = next(line for line in text.splitlines() if line.startswith("MemAvailable:"))
-        return int(available.split()[1]) << 10 > wanted.config.memory + MARGIN
-    except (OSError, StopIteration, ValueError, IndexError):
-        return False

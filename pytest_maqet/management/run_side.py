@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pytest_maqet.config import Config
@@ -25,6 +26,8 @@ class RunSide:
         #: Whether VMs must end at once: the run was interrupted.
         self.in_haste = False
         self.directory = RunDirectory.create(run_id)
+        #: The suite's own locks that are held now, in words.
+        self.user_locks: list[str] = []
         self._own = run_id is None
         self._leases = {"run": self.directory.lease("run"), worker: self.directory.lease(worker)}
         self._worker = worker
@@ -39,10 +42,17 @@ class RunSide:
     def _lease(self, name: str) -> Lease:
         return self._leases[name]
 
-    def user_lock(self, name: str, timeout: float, owner: str) -> AbstractContextManager[None]:
+    @contextmanager
+    def user_lock(self, name: str, timeout: float, owner: str) -> Iterator[None]:
         """A named lock of the suite's own; none of ours has its file."""
         path = self.directory.lock_path(f"user-{name}")
-        return held_lock(path, timeout=timeout, what=f"vm_start_lock({name!r})", owner=owner)
+        what = f"vm_start_lock({name!r})"
+        with held_lock(path, timeout=timeout, what=what, owner=owner):
+            self.user_locks.append(what)
+            try:
+                yield
+            finally:
+                self.user_locks.remove(what)
 
     def close(self) -> None:
         """End the run, where it is ours, and give up the leases; idempotent."""

@@ -125,6 +125,10 @@ class SharedVms:
     def _entry(self, config: VmConfig) -> Path:
         return self._run.path / _PUBLISHED / f"{config.name}-{config.key[:12]}.json"
 
+    def is_there(self, config: VmConfig) -> bool:
+        """Whether some worker has published it; it may have died since."""
+        return self._entry(config).exists()
+
     def _published(self, config: VmConfig) -> VmDirectory | None:
         try:
             entry = json.loads(self._entry(config).read_text(encoding="utf-8"))

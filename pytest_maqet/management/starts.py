@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pytest_maqet.config import VmConfig
@@ -15,6 +16,8 @@ from pytest_maqet.machine.plan import plan_for
 from pytest_maqet.machine.template_key import template_key
 from pytest_maqet.management.pool import Pool
 from pytest_maqet.management.records import Ledger
+from pytest_maqet.management.room import Room, Rooms
+from pytest_maqet.management.sharing import SharedVms, start_lock_timeout
 from pytest_maqet.management.template_making import Templates
 from pytest_maqet.management.template_reasons import NoTemplate
 from pytest_maqet.management.ways import Boot, Clone, Way
@@ -43,20 +46,49 @@ class Starts:
         self,
         settings: Settings,
         templates: Templates,
+        shared: SharedVms,
+        workers: int,
         launcher: Launcher,
         ledger: Ledger,
         host_of: Callable[[Wanted], Host],
-        workers: int,
+        rooms: Rooms,
     ) -> None:
         self._settings = settings
         self._templates = templates
         self._launcher = launcher
         self._ledger = ledger
         self._host_of = host_of
-        self.pool = Pool(self._spare, workers)
+        self._rooms = rooms
+        self._shared = shared
+        self.pool = Pool(self._spare, rooms.has_room_for_spare, workers)
         living_nursery()  # so that it is ready when the first VM is
 
-    def bring_up(self, wanted: Wanted, host: Host, record: StartRecord) -> ManagedMachine:
+    def obtain(self, wanted: Wanted, host: Host, record: StartRecord) -> ManagedMachine:
+        """Start a VM, or join the one that all workers share; its memory is seen to before.
+
+        Raises what a start can raise, NoRoom where there is no memory for it.
+        """
+        config = wanted.config
+        with self._rooms.of(wanted) as room:
+            host = replace(host, room=room)
+            launch = partial(self._bring_up, wanted, host, record)
+            if config.scope != "run" or not wanted.shared:
+                vm = launch()
+                room.give_to(vm)
+                return vm
+            room.patient = self.needs_room(wanted)  # else nobody starts it, unless it has died
+            if room.patient:
+                room.reserve()  # before the lock, which others wait for
+            join = partial(self._launcher.join, config=config, host=host)
+            return self._shared.obtain(config, record, start_lock_timeout(config, host), launch, join)
+
+    def needs_room(self, wanted: Wanted) -> bool:
+        """Whether memory is missing for it: there is neither a spare nor a VM of all workers."""
+        if wanted.config.scope == "run" and wanted.shared:
+            return not self._shared.is_there(wanted.config)
+        return not self.pool.has(wanted)
+
+    def _bring_up(self, wanted: Wanted, host: Host, record: StartRecord) -> ManagedMachine:
         """Bring a VM up, as a clone if possible; one that is no good costs its template, which is made anew.
 
         Raises what a start can raise.
@@ -64,10 +96,12 @@ class Starts:
         spare = self.pool.take(wanted)
         if spare is not None:
             with suppress(MaqetError):
-                self._launcher.hand_over(spare, host.artifacts)
+                self._take_over(spare, host)
                 record.how, record.pooled = "clone", True
                 self._note_wakening(spare)
                 return spare
+        if wanted.config.scope != "run":  # else it was done, before the start lock
+            host.room.reserve()
         faults: list[MaqetError] = []
         while True:
             way = self.way_for(wanted, host) if len(faults) < _TRIES else self._without(wanted, faults[-1])
@@ -121,9 +155,24 @@ class Starts:
 
     def _spare(self, wanted: Wanted, begun: Callable[[ManagedMachine], None]) -> ManagedMachine | None:
         """One more clone, of a template that is there already."""
-        host = self._host_of(wanted)
-        way = self.way_for(wanted, host, make=False)
-        return self._launcher.spare(way, wanted.config, host, begun) if isinstance(way, Clone) else None
+        with self._rooms.of_spare(wanted) as room:
+            host = replace(self._host_of(wanted), room=room)
+            way = self.way_for(wanted, host, make=False)
+            if not isinstance(way, Clone):
+                return None
+            vm = self._launcher.spare(way, wanted.config, host, begun)
+            room.give_to(vm)
+        return vm
+
+    def _take_over(self, spare: ManagedMachine, host: Host) -> None:
+        """Give a spare to a test; raises MaqetError, and ends it, where that cannot be."""
+        try:
+            assert isinstance(spare.room, Room)
+            spare.room.claim()
+        except BaseException:
+            spare.discard()
+            raise
+        self._launcher.hand_over(spare, host.artifacts)
 
     def way_for(self, wanted: Wanted, host: Host, *, make: bool = True) -> Way:
         """How this VM starts: as a clone where that is wanted and can be, its template being made if need be.

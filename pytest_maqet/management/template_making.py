@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_maqet.errors import (
+    DiskError,
     GuestPanic,
     LockTimeout,
     NotSupported,
@@ -32,6 +33,7 @@ from pytest_maqet.machine.preparing import StepFailed
 from pytest_maqet.machine.template_key import template_key, why_not
 from pytest_maqet.management.attempts import Attempts
 from pytest_maqet.management.records import Ledger
+from pytest_maqet.management.room import Rooms
 from pytest_maqet.management.template_reasons import NoTemplate, OfSuite, no_room
 from pytest_maqet.management.ways import Clone, Mould
 from pytest_maqet.management.wishes import TemplateWish, Wanted
@@ -58,11 +60,12 @@ class Templates:
         self,
         settings: Settings,
         run: RunDirectory,
-        launcher: Launcher,
         attempts: Attempts,
+        owner: Callable[[], str],
+        launcher: Launcher,
         ledger: Ledger,
         host_of: Callable[[Wanted], Host],
-        owner: Callable[[], str],
+        rooms: Rooms,
     ) -> None:
         self._settings = settings
         self._run = run
@@ -71,6 +74,7 @@ class Templates:
         self._ledger = ledger
         self._host_of = host_of
         self._owner = owner
+        self._rooms = rooms
         self._kept: TemplateStore | None = None
 
     def of(self, wanted: Wanted, host: Host, *, lasting: bool) -> tuple[Frozen, Lease]:
@@ -93,7 +97,7 @@ class Templates:
     def _wish(self, wanted: Wanted, host: Host) -> TemplateWish:
         if wanted.config.scope == "run":  # what a template is made in belongs to its maker alone
             wanted = replace(wanted, config=wanted.config.scoped("session"))
-            host = self._host_of(wanted)
+            host = replace(self._host_of(wanted), room=host.room)
         plan = plan_for(wanted.config, host)
         reason = why_not(plan)
         if reason is not None:
@@ -137,6 +141,7 @@ class Templates:
             found = self._found(store, wish)
             if found is not None:
                 return found
+            wish.host.room.reserve()  # before the lock, which others wait for
             with store.lock(wish.key, timeout=timeout, vm=wish.config.name, owner=self._owner()):
                 found = self._found(store, wish)
                 if found is None:
@@ -149,7 +154,7 @@ class Templates:
             raise NoTemplate(error.message) from None
         except StepFailed:
             raise
-        except (StartError, QemuDied, OSError) as error:
+        except (StartError, QemuDied, DiskError, OSError) as error:
             reason = no_room(error)
             if reason is None:
                 raise  # it is the VM's own
@@ -214,11 +219,13 @@ class Templates:
         Raises NotSupported where the VM cannot be frozen, and what `function` raises.
         """
         try:
-            machine = self._wish(wanted, host)
-            base = machine.key
-            wish = replace(machine, key=prepared_key(base, function, parts))
-            make = partial(self._clone_and_freeze, wish, function)
-            frozen, lease = self._obtain(self._store(lasting=True), wish, make, copies=2)
+            # Two run at a time: the VM that is prepared, and its copy.
+            with self._rooms.of(wanted, times=2) as room:
+                machine = self._wish(wanted, replace(host, room=room))
+                base = machine.key
+                wish = replace(machine, key=prepared_key(base, function, parts))
+                make = partial(self._clone_and_freeze, wish, function)
+                frozen, lease = self._obtain(self._store(lasting=True), wish, make, copies=2)
         except NoTemplate as error:
             raise NotSupported(f"there can be no template of {wanted.config.name}: {error}") from None
         except OfSuite as error:
@@ -249,13 +256,14 @@ class Templates:
             raise NotSupported(f"{vm.name} cannot be frozen: {reason}")
         base = template_key(plan)
         moment = (time.time_ns(), os.getpid())
-        wish = TemplateWish(
-            replace(wanted, config=vm.config), vm.host, plan, prepared_key(base, None, moment)
-        )
-        store = self._own_store()
-        with store.draft(wish.key, 2 * vm.config.memory + ROOM) as draft:
-            frozen = store.publish(draft, self._copied(vm, draft, wish, 0.0))
-            lease = Lease.join(frozen.path / USE)
+        wanted = replace(wanted, config=vm.config, shared=False)
+        key, store = prepared_key(base, None, moment), self._own_store()
+        with self._rooms.of(wanted) as room:  # for the copy that is frozen
+            room.reserve()
+            wish = TemplateWish(wanted, replace(vm.host, room=room), plan, key)
+            with store.draft(key, 2 * vm.config.memory + ROOM) as draft:
+                frozen = store.publish(draft, self._copied(vm, draft, wish, 0.0))
+                lease = Lease.join(frozen.path / USE)
         template = _template(wish, frozen, base, lease)
         weakref.finalize(template, store.remove, wish.key)  # nobody else can ask for it
         return template
@@ -265,7 +273,8 @@ class Templates:
         access = access_of(vm, wish.patience)
         loop = lease_loop()
         try:
-            copy = VirtualMachine(wish.config, wish.host, copied_life(vm, loop, draft, wish.patience))
+            life = copied_life(vm, wish.host, loop, draft, wish.patience)
+            copy = VirtualMachine(wish.config, wish.host, life)
         finally:
             release_loop(loop)
         try:

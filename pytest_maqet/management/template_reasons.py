@@ -6,7 +6,7 @@ import errno
 import os
 import signal
 
-from pytest_maqet.errors import QemuDied
+from pytest_maqet.errors import DiskError, QemuDied
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
 #: In the words of qemu-img and QEMU, whose errors come as text.
@@ -29,6 +29,8 @@ def no_room(error: Exception) -> str | None:
     """Why a template could not be written, where that is the disk's fault and the VM can boot instead."""
     if isinstance(error, OSError):
         return f"it could not be written: {error.strerror}" if error.errno in _NO_ROOM else None
+    if isinstance(error, DiskError):
+        return error.message.splitlines()[0]
     if isinstance(error, QemuDied) and error.signal == signal.SIGBUS:
         return "the disk became full while it was made"
     text = str(error)

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pytest_maqet.config import VmConfig
+from pytest_maqet.config import Config, VmConfig
 from pytest_maqet.deadline import Deadline
 from pytest_maqet.machine.host import Host
 from pytest_maqet.machine.plan import Plan
-from pytest_maqet.management.launch import ManagedMachine
+from pytest_maqet.management.launch import HandStarted, ManagedMachine
 from pytest_maqet.management.usage import Usage
 from pytest_maqet.templates.template import Template
 
@@ -50,6 +50,16 @@ class Wanted:
     def identity(self) -> Identity:
         """What makes two wishes one VM."""
         return (self.scope, self.config.name, self.config.key, self.template.key if self.template else "")
+
+
+def started_by_hand(config: Config, name: str | Template, overrides: Mapping[str, Any]) -> Wanted:
+    """What `maqet.start(name, **overrides)` asks for; raises ConfigError."""
+    template = name if isinstance(name, Template) else None
+    if template is not None:
+        overrides = {**template.overrides, **overrides}
+    said = {**overrides, "scope": "session"}
+    found = config.vm(name if isinstance(name, str) else name.name, said, source="maqet.start(…)")
+    return Wanted(found, BY_HAND, shared=False, overrides=overrides, kind=HandStarted, template=template)
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,15 @@ import pytest
 
 from pytest_maqet.config import VmConfig
 from pytest_maqet.errors import MaqetError
+from pytest_maqet.host_cache import instead_of_home
 from pytest_maqet.session import SESSION, MaqetSession
+from pytest_maqet.worker_count import REASON
 
 #: How many characters the header gives to why there is no faster accelerator.
 LONGEST_REASON = 100
 
 
-def pytest_report_header(config: pytest.Config) -> str:
+def pytest_report_header(config: pytest.Config) -> list[str]:
     """One line, always true: what is printed as accelerator has been tried on this host."""
     session = config.stash[SESSION]
     files = ", ".join(_short(str(path), config) for path in session.settings.config)
@@ -24,7 +26,12 @@ def pytest_report_header(config: pytest.Config) -> str:
     if count and not config.option.collectonly:
         parts.append(_qemu(session))
         parts.append(_templates(session))
-    return "maqet: " + ", ".join(parts)
+    lines = ["maqet: " + ", ".join(parts)]
+    if REASON in config.stash:
+        lines.append(f"maqet: {config.stash[REASON]}")
+    if instead := instead_of_home():
+        lines.append(f"maqet: {instead}")
+    return lines
 
 
 def _templates(session: MaqetSession) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +16,7 @@ from pytest_maqet.vm_selection import uses
 
 if TYPE_CHECKING:
     from pytest_maqet.management.manager import Manager
+    from pytest_maqet.management.wishes import Live
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -54,9 +56,20 @@ def _keep(manager: Manager, item: pytest.Item, report: pytest.TestReport) -> Non
     if lives:
         with suppress(OSError):
             made_folder(item.config.stash[SESSION].settings.artifacts, folder)
-        for live in lives:
-            with suppress(Exception):  # as above
-                live.vm.save_artifacts(folder)
+    faults = [fault for live in lives if (fault := _save(live, folder))]
     if folder.is_dir():
         manager.ledger.artifacts.append(str(folder))
-        report.sections.append(("maqet artifacts", shown_path(folder)))
+    if folder.is_dir() or faults:
+        report.sections.append(("maqet artifacts", "\n".join([shown_path(folder), *faults])))
+
+
+def _save(live: Live, folder: Path) -> str:
+    """Save what there is of a VM; why not all of it could be, or nothing."""
+    try:
+        live.vm.save_artifacts(folder)
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        return f"of {live.config.name} not everything could be kept: {error.strerror}{where}"
+    except Exception as error:  # noqa: BLE001 - as above
+        return f"of {live.config.name} not everything could be kept: {error}"
+    return ""

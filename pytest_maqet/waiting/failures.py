@@ -1,4 +1,4 @@
-"""What ends every wait at once: a guest panic, a console pattern of `fail_on`, or QEMU's death."""
+"""What ends every wait at once: a guest panic, a pattern of `fail_on`, a full disk, or QEMU's death."""
 
 from __future__ import annotations
 
@@ -8,14 +8,36 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from pytest_maqet.errors import GuestPanic, MaqetError, QemuDied
+from pytest_maqet.errors import DiskError, GuestPanic, MaqetError, QemuDied
 from pytest_maqet.guest.console_log import ConsoleLog
 
 #: An unfinished line counts as finished after this many seconds without more output.
 SETTLE = 0.02
 
 #: What a guest does not go on after, by the failures' names; a pattern says no more than that it was seen.
-_FINAL = ("pvpanic", "panic", "died")
+_FINAL = ("pvpanic", "panic", "died", "disk")
+
+#: Events and run states that tell of a failure, and the failure that does not end a wait for them.
+_EVENTS: dict[str, tuple[type[MaqetError], ...]] = {
+    "GUEST_PANICKED": (GuestPanic,),
+    "BLOCK_IO_ERROR": (DiskError,),
+    "STOP": (DiskError,),
+    "RESUME": (DiskError,),
+}
+_STATES: dict[str, tuple[type[MaqetError], ...]] = {
+    "guest-panicked": (GuestPanic,),
+    "io-error": (DiskError,),
+}
+
+
+def told_by(*events: str) -> tuple[type[MaqetError], ...]:
+    """The failures that these events tell of; no name stands for all events."""
+    return tuple({kind for name in events or _EVENTS for kind in _EVENTS.get(name, ())})
+
+
+def told_by_state(state: str) -> tuple[type[MaqetError], ...]:
+    """The failures that this run state tells of."""
+    return _STATES.get(state, ())
 
 
 @dataclass
@@ -172,6 +194,15 @@ class FailureWatch:
         names = {"panic", "pvpanic"} if name in ("panic", "pvpanic") else {name}
         return any(failure.name in names for failure in self._current)
 
+    def disk_failed(self, build: Callable[[], DiskError]) -> None:
+        """QEMU has paused the VM, because a disk of the host is full or broken."""
+        if not self._known("disk"):
+            self.add(Failure(DiskError, "disk", "the host's disk", build))
+
+    def resumed(self) -> None:
+        """The guest goes on, and QEMU tries its disks again."""
+        self._current = [failure for failure in self._current if failure.name != "disk"]
+
     def died(self, build: Callable[[], QemuDied], *, wanted: bool) -> None:
         """QEMU's process has ended; `wanted` when we asked for it, which is no fault of the test."""
         self.add(Failure(QemuDied, "died", "QEMU died", build, seen=wanted))
@@ -226,8 +257,8 @@ class FailureWatch:
         return next((f for f in self._current if f.name in ("panic", "pvpanic")), None)
 
     def unseen(self) -> Failure | None:
-        """A panic or pattern since the mark that no wait raised and nobody expected."""
+        """A panic, pattern or full disk since the mark that no wait raised and nobody expected."""
         for failure in self._since_mark:
-            if failure.kind is GuestPanic and not failure.seen and not failure.excused:
+            if failure.kind is not QemuDied and not failure.seen and not failure.excused:
                 return failure
         return None

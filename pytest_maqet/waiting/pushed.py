@@ -11,6 +11,7 @@ from pytest_maqet.errors import GuestPanic, MaqetError, QemuDied
 from pytest_maqet.guest.console_log import ConsoleLog
 from pytest_maqet.qemu.events import Event
 from pytest_maqet.runs.exit_status import Exit
+from pytest_maqet.waiting.failures import told_by, told_by_state
 from pytest_maqet.waiting.vitals import Vitals
 
 #: A match that ends where the output ends is looked at again after this many seconds without more output:
@@ -107,7 +108,7 @@ class EventCame:
     """
 
     def __init__(self, vitals: Vitals, name: str, data: Mapping[str, Any], since: int | None = None) -> None:
-        self.tolerates: tuple[type[MaqetError], ...] = (GuestPanic,) if name == "GUEST_PANICKED" else ()
+        self.tolerates: tuple[type[MaqetError], ...] = told_by(name)
         self._vitals = vitals
         self._name = name
         self._data = data
@@ -142,7 +143,7 @@ class StatusIs:
     """A run state of QEMU, as `query-status` tells it; asked again after each event. Value: the state."""
 
     def __init__(self, vitals: Vitals, wanted: str, query: Callable[[], Awaitable[str]]) -> None:
-        self.tolerates: tuple[type[MaqetError], ...] = (GuestPanic,) if wanted == "guest-panicked" else ()
+        self.tolerates: tuple[type[MaqetError], ...] = told_by_state(wanted)
         self._vitals = vitals
         self._wanted = wanted
         self._query = query

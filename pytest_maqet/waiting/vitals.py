@@ -17,6 +17,7 @@ from pytest_maqet.qemu.events import Mailbox
 from pytest_maqet.runs.exit_status import Exit, read_exit
 from pytest_maqet.runs.process import QemuProcess
 from pytest_maqet.waiting.failures import FailureWatch
+from pytest_maqet.waiting.host_disk import disk_error, full_note, stopped_by
 
 #: The id of the guest agent's port on QEMU's command line.
 AGENT_PORT = "agent-port"
@@ -63,6 +64,8 @@ class Vitals:
         self.exec_seen = False
         #: called when the guest begins anew
         self.on_reset: Callable[[], None] | None = None
+        #: where the drives lie on the host, by their node names
+        self.disks: Mapping[str, Path] = {}
         self._stderr_log = stderr_log
         self._process: QemuProcess | None = None
         self._watches: list[int] = []
@@ -119,19 +122,33 @@ class Vitals:
             self.exec_listens = False  # QEMU tells of a port at most once a second
             if self.on_reset is not None:
                 self.on_reset()
+        elif message["event"] == "BLOCK_IO_ERROR" and stopped_by(message["data"]):
+            self._disk_failed(message["data"])
+        elif message["event"] == "RESUME":
+            self.failures.resumed()
         elif message["event"] == "SHUTDOWN":
             self.powered_off = str(message.get("data", {}).get("reason", "unknown"))
-        elif message["event"] == "VSERPORT_CHANGE" and message.get("data", {}).get("id") == AGENT_PORT:
-            self.agent_gone = not message["data"]["open"]
-        elif message["event"] == "VSERPORT_CHANGE" and message.get("data", {}).get("id") == WAKE_PORT:
-            self.wake_listens = bool(message["data"]["open"])
-            self.wake_seen = self.wake_seen or self.wake_listens
-        elif message["event"] == "VSERPORT_CHANGE" and message.get("data", {}).get("id") == EXEC_PORT:
-            self.exec_listens = bool(message["data"]["open"])
-            self.exec_seen = True
+        elif message["event"] == "VSERPORT_CHANGE":
+            self._port_changed(message["data"])
         elif message["event"] == "JOB_STATUS_CHANGE" and _has_restored(message["data"]):
             self._guest_restored()
         self.pulse.beat()
+
+    def _port_changed(self, data: Mapping[str, Any]) -> None:
+        """A program in the guest opened or closed its end of a port."""
+        is_open = bool(data["open"])
+        if data["id"] == AGENT_PORT:
+            self.agent_gone = not is_open
+        elif data["id"] == WAKE_PORT:
+            self.wake_listens = is_open
+            self.wake_seen = self.wake_seen or is_open
+        elif data["id"] == EXEC_PORT:
+            self.exec_listens = is_open
+            self.exec_seen = True
+
+    def _disk_failed(self, data: Mapping[str, Any]) -> None:
+        file = self.disks.get(str(data.get("node-name")))
+        self.failures.disk_failed(lambda: disk_error(self.vm_name, data, file, self.context()))
 
     def _guest_restored(self) -> None:
         """The guest stands where it once was: what it said and did since is over."""
@@ -176,6 +193,8 @@ class Vitals:
             parts.append(f"{title}, last lines:\n{_indented(tail)}" if tail else f"{title}: nothing yet")
         if said := self.stderr_tail():
             parts.append(f"QEMU's stderr:\n{_indented(said)}")
+        if note := full_note(self._stderr_log.parent):
+            parts.append(note)
         return "\n".join(parts)
 
     def stderr_tail(self) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
 import pytest
 
+from pytest_maqet import host_cache
 from pytest_maqet.errors import StartError
 from pytest_maqet.host_cache import cache_dir
 
@@ -51,3 +53,38 @@ def test_a_directory_that_others_can_write(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("MAQET_CACHE_DIR", str(tmp_path))
     with pytest.raises(StartError, match=r"can be written by others \(mode 0777\)"):
         cache_dir()
+
+
+@pytest.fixture
+def no_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The user's cache cannot be made, and the places to go to instead are this test's own."""
+    monkeypatch.delenv("MAQET_CACHE_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/no-such-thing")
+    monkeypatch.setattr(host_cache, "_FALLBACKS", (tmp_path / "var", tmp_path / "tmp"))
+    (tmp_path / "var").mkdir()
+    (tmp_path / "tmp").mkdir()
+    return tmp_path
+
+
+def test_without_a_home_another_private_directory_is_made_and_said(no_home: Path) -> None:
+    folder = cache_dir("templates")
+    assert folder == no_home / "var" / f"maqet-cache-{os.geteuid()}" / "templates"
+    assert stat.S_IMODE(folder.parent.stat().st_mode) == 0o700
+    said = host_cache.instead_of_home()
+    assert f"{folder.parent} is the cache, since the cache directory /proc/no-such-thing" in said
+
+
+def test_what_others_have_laid_there_is_not_taken(no_home: Path) -> None:
+    name = f"maqet-cache-{os.geteuid()}"
+    (no_home / "own").mkdir(mode=0o700)
+    (no_home / "var" / name).symlink_to(no_home / "own")
+    assert cache_dir() == no_home / "tmp" / name, "a link was followed"
+    (no_home / "tmp" / name).chmod(0o755)
+    with pytest.raises(StartError, match="/proc/no-such-thing/pytest-maqet cannot be made"):
+        cache_dir()
+    assert host_cache.instead_of_home() == "", "there is none"
+
+
+def test_nothing_is_said_of_the_usual_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAQET_CACHE_DIR", str(tmp_path / "cache"))
+    assert host_cache.instead_of_home() == ""

@@ -151,8 +151,8 @@ def test_the_value_is_there_only_after_the_block(boot):
 
 
 @pytest.mark.parametrize("wrong", [WaitTimeout, MaqetError])
-def test_expecting_knows_two_kinds(boot, wrong):
-    with pytest.raises(TypeError, match="GuestPanic and QemuDied"), boot().expecting(wrong):
+def test_expecting_knows_its_kinds(boot, wrong):
+    with pytest.raises(TypeError, match="GuestPanic, QemuDied and DiskError"), boot().expecting(wrong):
         pass
 
 
