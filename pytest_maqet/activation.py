@@ -42,10 +42,10 @@ def activate(config: pytest.Config, session: MaqetSession) -> None:
 
 def _register(config: pytest.Config, session: MaqetSession) -> None:
     from pytest_maqet import collection, lifecycle, vm_fixtures
-    from pytest_maqet.reporting import header, sections, summary
+    from pytest_maqet.reporting import header, masked_reports, sections, summary
 
     config.pluginmanager.register(vm_fixtures.build_named_fixtures(session), "maqet-named-fixtures")
-    for module in (collection, lifecycle, header, sections, summary):
+    for module in (collection, lifecycle, header, sections, summary, masked_reports):
         config.pluginmanager.register(module, f"maqet-{module.__name__.rpartition('.')[2]}")
     if config.pluginmanager.hasplugin("xdist"):
         from pytest_maqet import xdist_support

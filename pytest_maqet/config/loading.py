@@ -22,6 +22,7 @@ from pytest_maqet.config.paths import PathResolver
 from pytest_maqet.config.places import MappingNode, Mark, Source, plain, replanted
 from pytest_maqet.config.preparation import Preparation
 from pytest_maqet.config.problems import Problems, config_error, listed, nearest, shown
+from pytest_maqet.config.secret_names import hide_secrets
 from pytest_maqet.config.validation import validated
 from pytest_maqet.config.vm_model import VmConfig
 from pytest_maqet.config.yaml_loader import load_yaml
@@ -80,6 +81,7 @@ def _loaded(
     if change_tree is not None:
         tree = _changed(tree, change_tree)
     tree = with_settings(tree, settings, environ, problems)
+    hide_secrets(tree, environ, problems)
     _check_shapes(tree, problems, limits)
     nodes = inherited(tree, problems, limits)
     resolver = PathResolver(_root(root, environ))

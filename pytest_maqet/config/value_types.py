@@ -27,6 +27,8 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 LONGEST_PATTERN = 10_000
 #: The largest size, in bytes: QEMU's are 64-bit numbers, those of files have a sign.
 LARGEST_SIZE = (1 << 63) - 1
+#: No number of seconds is as large; Python makes no float of an integer beyond 1.8e308.
+_FOREVER = 1e18
 _SIZE_WORDS = "allowed is a size such as 256M, 1G or a number of bytes"
 
 
@@ -93,7 +95,7 @@ def _seconds(value: Any) -> float:
         except ValueError:
             number = None
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
-        number = float(value)
+        number = float(value) if abs(value) < _FOREVER else None
     if number is None or not math.isfinite(number) or number < 0:
         raise wrong(value, "allowed is a number of seconds, such as 30 or 0.5")
     return number

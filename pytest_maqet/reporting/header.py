@@ -9,7 +9,9 @@ import pytest
 
 from pytest_maqet.config import VmConfig
 from pytest_maqet.errors import MaqetError
+from pytest_maqet.masking import masked
 from pytest_maqet.session import SESSION, MaqetSession
+from pytest_maqet.visible_text import visible
 
 #: How many characters the header gives to why there is no faster accelerator.
 LONGEST_REASON = 100
@@ -24,7 +26,7 @@ def pytest_report_header(config: pytest.Config) -> str:
     if count and not config.option.collectonly:
         parts.append(_qemu(session))
         parts.append(_templates(session))
-    return "maqet: " + ", ".join(parts)
+    return visible(masked("maqet: " + ", ".join(parts)))
 
 
 def _templates(session: MaqetSession) -> str:

@@ -16,6 +16,7 @@ from typing import IO
 from pytest_maqet.deadline import Deadline
 from pytest_maqet.errors import StartError
 from pytest_maqet.runs import keeper
+from pytest_maqet.runs.child_environment import child_environment
 from pytest_maqet.runs.lock_holders import open_holder
 from pytest_maqet.runs.vm_directory import VmDirectory
 
@@ -134,6 +135,7 @@ def _spawn(job: Job) -> subprocess.Popen[bytes]:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
+            env=child_environment(),
             cwd="/",
             pass_fds=tuple(job.pass_fds),
             start_new_session=True,
