@@ -155,8 +155,7 @@ class Manager:
 
     def stats(self) -> dict[str, Any]:
         """What this process has done so far: counts, and one record per start (see `management.records`)."""
-        stats: dict[str, Any] = masked_data(merged([self.ledger.export()]))
-        return stats
+        return dict(masked_data(merged([self.ledger.export()])))
 
     # -- for scopes ----------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""A few hundred mutants of `run.py`, and its corpus as it stands; 100,000 are a matter of minutes by hand."""
+"""A few hundred mutants, and the corpus as it stands; 100,000 are a matter of minutes by hand."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mutations import CORPUS
 
 from pytest_maqet.config import load_config
 
-RUN = Path(__file__).with_name("run.py")
+RUN = Path(__file__).with_name("fuzz_configurations.py")
 
 
 @pytest.mark.parametrize("text", CORPUS, ids=range(len(CORPUS)))

@@ -41,7 +41,8 @@ def test_a_fixture_says_that_there_is_no_configuration(suite, fixture):
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*there is no maqet configuration*maqet.yaml*", "hint: *"])
     result.stdout.no_fnmatch_line("*session.py*")
-    # pytest's short summary repeats whole messages where the variable CI is set; the report itself is meant here.
+    # pytest's short summary repeats whole messages where the variable CI is set; the report itself is
+    # meant here.
     report = result.stdout.str().partition("short test summary info")[0]
     told = report.count("neither maqet.yaml nor maqet.yml")
     assert told == 1, f"it is told {told} times"

@@ -1,4 +1,4 @@
-"""Mutated configurations by the thousand: `python tests/fuzz/run.py --count 100000 --seed 1`.
+"""Mutated configurations by the thousand: `python tests/fuzz/fuzz_configurations.py --count 100000 --seed 1`.
 
 Each must give a configuration or a ConfigError that names the file, within a second of CPU time; the process
 that does it may not take more than 200 MB. Ends with status 1 and the mutants' numbers when one does not;
@@ -49,9 +49,9 @@ def main() -> int:
             if number and number % 10_000 == 0:
                 print(f"… {number:,}", file=sys.stderr, flush=True)
     print(
-        f"seed {options.seed}, {len(numbers):,} mutants in {time.process_time() - began:.0f} s of CPU time: "
-        f"{loaded:,} loaded, {len(numbers) - loaded:,} refused, {len(faults)} faults; slowest {slowest[0]:.2f} s "
-        f"(mutant {slowest[1]}), peak memory {heaviest[0]} MB (mutant {heaviest[1]})"
+        f"seed {options.seed}, {len(numbers):,} mutants in {time.process_time() - began:.0f} s of CPU: "
+        f"{loaded:,} loaded, {len(numbers) - loaded:,} refused, {len(faults)} faults; "
+        f"slowest {slowest[0]:.2f} s (mutant {slowest[1]}), peak {heaviest[0]} MB (mutant {heaviest[1]})"
     )
     return 1 if faults or heaviest[0] > MOST_MEGABYTES else 0
 
