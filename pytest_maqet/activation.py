@@ -43,10 +43,10 @@ def activate(config: pytest.Config, session: MaqetSession) -> None:
 def _register(config: pytest.Config, session: MaqetSession) -> None:
     from pytest_maqet import collection, lifecycle, vm_fixtures
     from pytest_maqet.interrupts import Interrupts
-    from pytest_maqet.reporting import header, sections, summary
+    from pytest_maqet.reporting import header, masked_reports, sections, summary
 
     config.pluginmanager.register(vm_fixtures.build_named_fixtures(session), "maqet-named-fixtures")
-    for module in (collection, lifecycle, header, sections, summary):
+    for module in (collection, lifecycle, header, sections, summary, masked_reports):
         config.pluginmanager.register(module, f"maqet-{module.__name__.rpartition('.')[2]}")
     config.pluginmanager.register(Interrupts(session), "maqet-interrupts")
     if config.pluginmanager.hasplugin("xdist"):

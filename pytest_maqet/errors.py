@@ -1,13 +1,17 @@
 """Every exception of the package; all are `MaqetError`.
 
 A message says what was wanted, what was found, where, and what to do. Structured facts are attributes.
-Nothing here imports anything of ours: every layer may raise these.
+Every layer may raise these, so nothing here imports more than what makes text fit to be shown: in messages
+secrets are masked and control characters made visible, attributes have what was found as it was.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from pytest_maqet.masking import masked
+from pytest_maqet.visible_text import visible
 
 
 class MaqetError(Exception):
@@ -17,9 +21,9 @@ class MaqetError(Exception):
     """
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = visible(masked(message))
+        self.hint = visible(masked(hint)) if hint else hint
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         """The message, then the hint on a line of its own."""
@@ -34,7 +38,7 @@ class ConfigError(MaqetError):
 
     def __init__(self, message: str, *, problems: Sequence[str] = (), hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
-        self.problems = tuple(problems) or (message,)
+        self.problems = tuple(visible(masked(problem)) for problem in problems) or (self.message,)
 
 
 class StartError(MaqetError):

@@ -14,6 +14,7 @@ from pytest_maqet.config.paths import PathResolver, missing_file
 from pytest_maqet.config.places import MappingNode, Mark, Source
 from pytest_maqet.config.preparation import Preparation, fixtures_in, with_fixture_values
 from pytest_maqet.config.problems import Problems, listed, nearest
+from pytest_maqet.config.secret_names import hide_secrets_of
 from pytest_maqet.config.validation import validated
 from pytest_maqet.config.vm_model import VmConfig
 from pytest_maqet.errors import ConfigError
@@ -55,6 +56,7 @@ class Config:
             return self.vms[name]
         problems = Problems()
         node = overridden(node, overrides, source, f"vms.{name}", problems)
+        hide_secrets_of(node, os.environ, problems)
         mark = self._nodes.marks[name]
         if fixture_values:
             node, _ = with_fixture_values(node, mark, fixture_values, _fixture_mark)

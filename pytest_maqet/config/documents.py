@@ -38,7 +38,9 @@ OTHER_WORDS = {
     "vm": "vms",
     "machines": "vms",
 }
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}")
+#: The longest name of a VM, in characters.
+LONGEST_NAME = 64
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
 
 
 def checked_document(root: Any, path: Path, shown_path: str, problems: Problems) -> MappingNode:
@@ -111,7 +113,7 @@ def check_vm_names(vms: MappingNode, problems: Problems) -> None:
     """VM names become parts of file names and fixture names."""
     for name, vm in vms.items():
         mark = vms.marks[name]
-        if not _NAME.fullmatch(name):
+        if len(name) > LONGEST_NAME or not _NAME.fullmatch(name):
             problems.add(
                 mark.key_place,
                 f"vms.{name[:80]}",

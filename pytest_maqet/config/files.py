@@ -10,7 +10,7 @@ import os
 import stat
 from pathlib import Path
 
-from pytest_maqet.config.limits import DEFAULT_LIMITS, Limits
+from pytest_maqet.config.limits import DEFAULT_LIMITS, Limits, Tally
 from pytest_maqet.config.problems import config_error
 from pytest_maqet.errors import ConfigError
 
@@ -32,8 +32,8 @@ def discover(rootdir: Path) -> list[Path]:
     return found
 
 
-def read_text(path: Path, limits: Limits = DEFAULT_LIMITS) -> str:
-    """The text of a configuration file.
+def read_text(path: Path, limits: Limits = DEFAULT_LIMITS, tally: Tally | None = None) -> str:
+    """The text of a configuration file; `tally` has what other files took already.
 
     Raises ConfigError when it is missing, a directory, a dangling or circular link, unreadable, too big (not
     a byte is read then), empty, or not UTF-8.
@@ -47,15 +47,18 @@ def read_text(path: Path, limits: Limits = DEFAULT_LIMITS) -> str:
     if not stat.S_ISREG(status.st_mode):
         os.close(fd)
         raise _wrong(path, f"is {_kind(status.st_mode)}, not a file")
+    tally = tally or Tally()
+    left = limits.file_bytes - tally.bytes
     with os.fdopen(fd, "rb") as file:
-        if status.st_size > limits.file_bytes:
-            raise _too_big(path, status.st_size, limits)
+        if status.st_size > left:
+            raise _too_big(path, status.st_size, limits, tally)
         try:
-            data = file.read(limits.file_bytes + 1)
+            data = file.read(left + 1)
         except OSError as error:
             raise _wrong(path, f"cannot be read: {error.strerror}") from None
-    if len(data) > limits.file_bytes:  # it grew, or lies about its size as files in /proc do
-        raise _too_big(path, len(data), limits)
+    if len(data) > left:  # it grew, or lies about its size as files in /proc do
+        raise _too_big(path, len(data), limits, tally)
+    tally.bytes += len(data)
     return _decoded(path, data)
 
 
@@ -87,8 +90,9 @@ def _cannot_open(path: Path, error: OSError | ValueError) -> ConfigError:
     return _wrong(path, f"cannot be opened: {error.strerror}")
 
 
-def _too_big(path: Path, size: int, limits: Limits) -> ConfigError:
-    return _wrong(path, f"is too big: {size:,} bytes; at most {limits.file_bytes:,} bytes are read")
+def _too_big(path: Path, size: int, limits: Limits, tally: Tally) -> ConfigError:
+    others = f" of all files together, and those before it have {tally.bytes:,}" if tally.bytes else ""
+    return _wrong(path, f"is too big: {size:,} bytes; at most {limits.file_bytes:,} bytes are read{others}")
 
 
 def _wrong(path: Path, what: str, hint: str | None = None) -> ConfigError:

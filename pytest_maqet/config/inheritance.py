@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
+from pytest_maqet.config.limits import DEFAULT_LIMITS, Limits
 from pytest_maqet.config.merging import merged_mapping
 from pytest_maqet.config.places import MappingNode
-from pytest_maqet.config.problems import Problems, listed, nearest, shown
+from pytest_maqet.config.problems import MOST_SHOWN, Problems, listed, nearest, shown
+from pytest_maqet.config.weighing import Scales
 
 #: A key of one VM that is not handed down: each VM has its own fixture.
 _OWN = ("fixture", "extends")
 
 
-def inherited(tree: MappingNode, problems: Problems) -> MappingNode:
+def inherited(tree: MappingNode, problems: Problems, limits: Limits = DEFAULT_LIMITS) -> MappingNode:
     """All VMs with what they extend and the defaults under them; those with a fault are left out.
 
-    The marks of the result are those of the tree's `vms:`.
+    The marks of the result are those of the tree's `vms:`. Each is weighed as soon as it is resolved: a few
+    lines can hand down gigabytes. Raises ConfigError when they get too heavy.
     """
     vms = tree.get("vms")
     if not isinstance(vms, MappingNode):
         return MappingNode(tree.home)
-    return _Inheritance(vms, tree.get("defaults"), problems).resolved()
+    return _Inheritance(vms, tree.get("defaults"), problems, limits).resolved()
 
 
 class _Inheritance:
     """Resolves each VM once, whatever the number of those that extend it."""
 
-    def __init__(self, vms: MappingNode, defaults: object, problems: Problems) -> None:
+    def __init__(self, vms: MappingNode, defaults: object, problems: Problems, limits: Limits) -> None:
         self._vms = vms
         self._defaults = defaults if isinstance(defaults, MappingNode) else None
         self._problems = problems
+        self._scales = Scales(limits)  # without the defaults, as long as those are not under a VM
+        self._all_scales = Scales(limits)
         self._done: dict[str, MappingNode | None] = {}
 
     def resolved(self) -> MappingNode:
@@ -39,6 +44,7 @@ class _Inheritance:
                 continue
             if self._defaults is not None:
                 vm = merged_mapping(self._without(self._defaults, _OWN), vm)
+                self._all_scales.add(name, vm, self._vms.marks[name])
             result.put(name, self._without(vm, ("extends",)), self._vms.marks[name])
         return result
 
@@ -59,6 +65,8 @@ class _Inheritance:
         for one in reversed(chain):
             base = None if broken else self._over(base, one)
             broken = base is None
+            if base is not None:
+                self._scales.add(one, base, self._vms.marks[one])
             self._done[one] = base
         return self._done[start]
 
@@ -84,7 +92,8 @@ class _Inheritance:
             if isinstance(extends, str)
             else f"found {mark.text or shown(extends)}"
         )
-        near = nearest(extends, self._vms) if isinstance(extends, str) else ""
+        looked_for = isinstance(extends, str) and len(self._problems) < MOST_SHOWN  # nobody reads the others
+        near = nearest(extends, self._vms) if looked_for else ""
         self._problems.add(
             mark.value_place, f"vms.{name}.extends", found, f"there are {listed(self._vms)}", near
         )

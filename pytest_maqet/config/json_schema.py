@@ -39,6 +39,7 @@ DESCRIPTIONS = {
     "fixture": "Name of the VM's fixture; default: the VM's name with _ for -",
     "timeouts": "Seconds that things may take",
     "teardown": "Kill the VM at its end, or stop it in order",
+    "secrets": "Environment variables whose values are masked wherever they would appear",
     "requires": "What tests that use the VM need",
     "provides": "Capability words",
     "arguments": "Raw QEMU arguments",

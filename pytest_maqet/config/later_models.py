@@ -126,7 +126,6 @@ LATER_KEYS = {
     "after": "starting VMs in order",
     "count": "several VMs of one description",
     "matrix": "a matrix of VMs",
-    "secrets": "masking secrets",
     "attach": "machines that already run",
     "gdb": "a gdb stub",
     "requires": "requirements in the YAML (use the marker maqet_requires)",

@@ -13,6 +13,10 @@ import stat
 from pathlib import Path
 
 from pytest_maqet.config.places import Source
+from pytest_maqet.config.problems import shown
+
+#: The longest path that Linux takes, in bytes (limits.h, PATH_MAX, with the closing NUL).
+LONGEST_PATH = 4095
 
 
 class PathError(ValueError):
@@ -31,8 +35,7 @@ class PathResolver:
 
         Raises PathError when it leads out of the root, through a circle of links, or to an unknown home.
         """
-        if "\0" in text:
-            raise PathError(f"found {text!r}; a path has no NUL character")
+        _check_text(text)
         path = _normal(os.path.join(source.directory, _expanded(text)))  # noqa: PTH118 - keeps `..` as it is
         if self._root is not None:
             self._check_root(text, path)
@@ -45,7 +48,7 @@ class PathResolver:
         """
         if text.startswith(("./", "../", "~/", "/")):
             return self.resolve(text, source)
-        there = bool(text) and os.path.exists(os.path.join(source.directory, text))  # noqa: PTH110, PTH118 - never raises
+        there = 0 < len(text) <= LONGEST_PATH and os.path.exists(os.path.join(source.directory, text))  # noqa: PTH110, PTH118 - never raises
         return self.resolve(text, source) if there else text
 
     def _check_root(self, text: str, path: str) -> None:
@@ -67,6 +70,17 @@ class PathResolver:
             self._real_directories[directory] = _real(directory)
         real = f"{self._real_directories[directory].rstrip('/')}/{name}"
         return _real(real) if os.path.islink(real) else real  # noqa: PTH114 - a Path costs more than the question
+
+
+def _check_text(text: str) -> None:
+    if "\0" in text:
+        raise PathError(f"found {shown(text)}; a path has no NUL character")
+    try:
+        size = len(os.fsencode(text))
+    except UnicodeEncodeError:
+        raise PathError(f"found {shown(text)}, which cannot be the name of a file") from None
+    if size > LONGEST_PATH:
+        raise PathError(f"found {shown(text)}, a path of {size:,} bytes; Linux takes up to {LONGEST_PATH:,}")
 
 
 def _real(path: str) -> str:

@@ -13,6 +13,10 @@ from yaml.constructor import ConstructorError, SafeConstructor
 from yaml.nodes import ScalarNode
 from yaml.resolver import Resolver
 
+#: A number that is written with more characters is text: making it costs more than its length (`1:1:1:…`),
+#: and Python does not show it.
+LONGEST_NUMBER = 400
+
 _PREFIX = "tag:yaml.org,2002:"
 #: Tags whose values have no other meaning than the text they are written as.
 _TEXT = {f"{_PREFIX}{name}" for name in ("str", "timestamp", "value", "merge")}
@@ -34,7 +38,7 @@ _MAKERS = {
 
 def plain_scalar(text: str) -> Any:
     """The value of an unquoted scalar without a tag: str, int, float, bool or None."""
-    return _resolved(text) if text[:1] in _NOT_ONLY_TEXT else text
+    return _resolved(text) if text[:1] in _NOT_ONLY_TEXT and len(text) <= LONGEST_NUMBER else text
 
 
 @lru_cache(maxsize=16_384)
@@ -57,6 +61,8 @@ def tagged_scalar(tag: str, text: str) -> Any:
     """
     if tag in _TEXT:
         return text
+    if len(text) > LONGEST_NUMBER:
+        raise ValueError(f"{text[:20]!r}… is no {tag.removeprefix(_PREFIX)}: it has {len(text):,} characters")
     try:
         return _MAKERS[tag](ScalarNode(tag, text))
     except (ConstructorError, ValueError, KeyError, IndexError, OverflowError) as error:

@@ -16,11 +16,19 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from pytest_maqet.config.problems import shown
+
 V = TypeVar("V")
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _SIZE = re.compile(r"(\d{1,18})(?:\.(\d{1,6}))?\s*([KMGT]?)(?:i?B)?", re.IGNORECASE | re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
+#: The longest regular expression, in characters; compiling one takes some 3 µs for each.
+LONGEST_PATTERN = 10_000
+#: The largest size, in bytes: QEMU's are 64-bit numbers, those of files have a sign.
+LARGEST_SIZE = (1 << 63) - 1
+#: No number of seconds is as large; Python makes no float of an integer beyond 1.8e308.
+_FOREVER = 1e18
 _SIZE_WORDS = "allowed is a size such as 256M, 1G or a number of bytes"
 
 
@@ -40,7 +48,7 @@ def wrong(value: object, allowed: str) -> PydanticCustomError:
 
 def parse_size(value: Any) -> int:
     """`256M`, `1.5G` or a number of bytes as bytes; K, M, G and T are powers of 1024."""
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LARGEST_SIZE:
         return value
     match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None:
@@ -49,7 +57,10 @@ def parse_size(value: Any) -> int:
     size = float(f"0.{fraction}") * _UNITS[unit.upper()] if fraction else 0.0
     if size % 1:
         raise wrong(value, f"{_SIZE_WORDS}, and it has to be whole bytes")
-    return int(whole) * _UNITS[unit.upper()] + int(size)
+    bytes_ = int(whole) * _UNITS[unit.upper()] + int(size)
+    if bytes_ > LARGEST_SIZE:
+        raise wrong(value, f"{_SIZE_WORDS}, below 8 EiB")
+    return bytes_
 
 
 def format_size(size: int) -> str:
@@ -84,7 +95,7 @@ def _seconds(value: Any) -> float:
         except ValueError:
             number = None
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
-        number = float(value)
+        number = float(value) if abs(value) < _FOREVER else None
     if number is None or not math.isfinite(number) or number < 0:
         raise wrong(value, "allowed is a number of seconds, such as 30 or 0.5")
     return number
@@ -92,12 +103,15 @@ def _seconds(value: Any) -> float:
 
 def check_regex(value: str, at: tuple[str | int, ...] = ()) -> str:
     """A regular expression that compiles; it is kept as text. `at` leads to it in what is validated."""
+    if len(value) > LONGEST_PATTERN:
+        allowed = f"allowed are {LONGEST_PATTERN:,} characters"
+        raise fault(f"the regular expression has {len(value):,} characters", allowed, at=at)
     try:
         with warnings.catch_warnings():  # "possible nested set" and its like: what it means will change
             warnings.simplefilter("error")
             re.compile(value, re.MULTILINE)
     except (re.error, OverflowError, RecursionError, Warning) as error:
-        raise fault(f"the regular expression {value!r} is wrong: {error}", at=at) from None
+        raise fault(f"the regular expression {shown(value, 200)} is wrong: {error}", at=at) from None
     return value
 
 

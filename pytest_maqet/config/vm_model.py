@@ -227,6 +227,13 @@ class VmConfig(Model):
         return copy
 
     @property
+    def secret_variables(self) -> tuple[str, ...]:
+        """Environment variables whose values are masked: those of `secrets:`, and passwords of the guest."""
+        logins = (step.send_env for step in self.guest.login)
+        named = (*self.secrets, self.guest.password_env, *logins)
+        return tuple(dict.fromkeys(name for name in named if name is not None))
+
+    @property
     def described_as(self) -> str:
         """For a docstring: `VM 'web' (maqet.yaml:3)`."""
         return f"VM '{self.name}'" + (f" ({self._origin})" if self._origin.file else "")

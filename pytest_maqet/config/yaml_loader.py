@@ -22,21 +22,17 @@ from yaml.events import (
     SequenceStartEvent,
 )
 
-from pytest_maqet.config.limits import DEFAULT_LIMITS, Limits
+from pytest_maqet.config.limits import DEFAULT_LIMITS, Limits, Tally
 from pytest_maqet.config.places import MappingNode, Mark, SequenceNode, Source, place
 from pytest_maqet.config.problems import Problems, config_error
 from pytest_maqet.config.scalars import COLLECTION_TAGS, SCALAR_TAGS, plain_scalar, tagged_scalar
 from pytest_maqet.config.variables import VariableError, expand
 from pytest_maqet.config.yaml_events import events
+from pytest_maqet.config.yaml_faults import TOO_DEEP, not_yaml, refuse_tag_directives
 from pytest_maqet.errors import ConfigError
 
 #: What an empty document gives: not even null was written.
 NOTHING = object()
-
-_TOO_DEEP = "nested too deeply; at most {} levels are allowed"
-#: Newer libyaml has a bound of its own (1,000 levels, as PyYAML 6.0.4 brings it); reading ahead, it may come
-#: to that before we see the event that is over ours.
-_LIBYAML_IS_TOO_DEEP = "exceeded maximum nesting depth"
 
 
 def load_yaml(
@@ -46,21 +42,24 @@ def load_yaml(
     problems: Problems,
     environ: Mapping[str, str] | None = None,
     limits: Limits = DEFAULT_LIMITS,
+    tally: Tally | None = None,
     pure: bool = False,
 ) -> Any:
     """The one document of a YAML text as nodes and scalars; `NOTHING` when there is none.
 
     `environ` puts variables into all values (not keys); faults with those are added to `problems`.
+    `tally` has what other files took already, and gets what this one takes.
     Raises ConfigError for anything that keeps the text from being read.
     """
-    builder = _Builder(source, problems, environ, limits)
+    builder = _Builder(source, problems, environ, limits, tally or Tally())
+    refuse_tag_directives(text, source)
     try:
         for event in events(text, pure=pure):
             handler = _HANDLERS.get(type(event))
             if handler is not None:
                 handler(builder, event)
     except yaml.YAMLError as error:
-        raise _not_yaml(error, source, limits) from None
+        raise not_yaml(error, source, limits) from None
     except RecursionError:  # PyYAML's pure parser descends with the nesting
         raise config_error([f"{source.name}: nested too deeply; at most {limits.nesting} levels"]) from None
     return builder.root
@@ -89,7 +88,12 @@ class _Builder:
     """Builds the tree from events, with its own stack instead of recursion."""
 
     def __init__(
-        self, source: Source, problems: Problems, environ: Mapping[str, str] | None, limits: Limits
+        self,
+        source: Source,
+        problems: Problems,
+        environ: Mapping[str, str] | None,
+        limits: Limits,
+        tally: Tally,
     ) -> None:
         self.root: Any = NOTHING
         self._source = source
@@ -98,7 +102,7 @@ class _Builder:
         self._limits = limits
         self._stack: list[_Frame] = []
         self._anchors: dict[str, tuple[Any, str | None, int, int]] = {}
-        self._values = 0
+        self._tally = tally
         self._documents = 0
 
     # -- events --------------------------------------------------------------------------------------------
@@ -132,7 +136,7 @@ class _Builder:
         if event.tag is not None and event.tag not in COLLECTION_TAGS:
             raise self._fault(event, f"the tag {event.tag!r} is not known; write plain YAML without tags")
         if len(self._stack) >= self._limits.nesting:
-            raise self._fault(event, _TOO_DEEP.format(self._limits.nesting))
+            raise self._fault(event, TOO_DEEP.format(self._limits.nesting))
         self._count(event, 1)
         self._need_scalar_key(event)
         mark = self._mark(event, None)
@@ -160,7 +164,7 @@ class _Builder:
             raise self._fault(event, f"the alias '*{event.anchor}' contains itself")
         self._count(event, size)
         if len(self._stack) + height > self._limits.nesting:
-            raise self._fault(event, _TOO_DEEP.format(self._limits.nesting))
+            raise self._fault(event, TOO_DEEP.format(self._limits.nesting))
         self._put(event, value, raw, size, height)
 
     # -- building ------------------------------------------------------------------------------------------
@@ -232,11 +236,18 @@ class _Builder:
     def _expanded(self, event: ScalarEvent, text: str) -> str:
         assert self._environ is not None
         try:
-            return expand(text, self._environ)
+            expanded = expand(text, self._environ, self._limits.scalar_characters)
         except VariableError as error:
             frame = self._stack[-1] if self._stack else None
             self._problems.spoil(self._where(event), frame.key or "" if frame else "", str(error))
             return text
+        self._tally.expanded += len(expanded)
+        if self._tally.expanded > self._limits.file_bytes:
+            raise self._fault(
+                event,
+                f"the texts have over {self._limits.file_bytes:,} characters with their variables in",
+            )
+        return expanded
 
     def _mark(self, event: Event, raw: str | None) -> Mark:
         start: Any = event.start_mark
@@ -248,8 +259,9 @@ class _Builder:
             raise self._fault(event, "a key has to be text")
 
     def _count(self, event: Event, size: int) -> None:
-        self._values += size
-        if self._values > self._limits.values:
+        tally = self._tally
+        tally.values += size
+        if tally.values > self._limits.values:
             raise self._fault(
                 event,
                 f"more than {self._limits.values:,} values (an alias counts with all that is in it)",
@@ -270,22 +282,6 @@ def _with_inherited(node: MappingNode, inherited: list[MappingNode]) -> MappingN
         for key, value in one.items():
             merged.put(key, value, one.marks[key])
     return merged
-
-
-def _not_yaml(error: yaml.YAMLError, source: Source, limits: Limits) -> ConfigError:
-    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-    problem = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
-    context = getattr(error, "context", None)
-    where = place(source, mark.line, mark.column) if mark is not None else source.name
-    if problem == _LIBYAML_IS_TOO_DEEP:
-        return config_error([f"{where}: {_TOO_DEEP.format(limits.nesting)}"])
-    said = f"{problem} ({context})" if context else problem
-    hint = None
-    if "\\t" in said or "tab" in said:
-        hint = "YAML is indented with spaces, never with tabs"
-    elif "cannot start any token" in said:
-        hint = "is it a tab? YAML is indented with spaces; text that begins with @, ` or % needs quotes"
-    return config_error([f"{where}: not valid YAML: {said}"], hint)
 
 
 _HANDLERS: Mapping[type[Event], Callable[[_Builder, Any], None]] = {

@@ -17,6 +17,7 @@ from typing_extensions import TypeVar
 
 from pytest_maqet.deadline import Deadline
 from pytest_maqet.errors import CommandError, CommandTimeout
+from pytest_maqet.masking import masked
 
 #: `str`, or `bytes` where `encoding=None` was asked for.
 Text = TypeVar("Text", str, bytes, default=str)
@@ -95,6 +96,7 @@ class CommandRequest:
     def __str__(self) -> str:
         """The command as a person would type it, shortened."""
         text = self.command if isinstance(self.command, str) else shlex.join(self.command)
+        text = masked(text)  # before it is cut: half a secret would be no secret any more
         return _CONTROL.sub(_escape, text if len(text) <= 300 else f"{text[:280]}… ({len(text)} characters)")
 
 
@@ -191,6 +193,7 @@ def _tail(name: str, output: str | bytes) -> str:
     text = output.decode("utf-8", "replace") if isinstance(output, bytes) else output
     if not text.strip():
         return f"{name}: empty"
+    text = masked(text)  # before it is cut
     unit = "bytes" if isinstance(output, bytes) else "characters"
     cut = f" (last {_TAIL} of {size} {unit})" if len(text) > _TAIL else ""
     return f"{name}{cut}:\n{_CONTROL.sub(_escape, text[-_TAIL:].rstrip())}"

@@ -15,11 +15,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pytest_maqet.guest.terminal_text import TerminalText
+from pytest_maqet.masking import masked
 
 #: A match may not be longer than this many characters: what was searched once is not searched again.
 LONGEST_MATCH = 64 * 1024
 #: This many characters of plain text are kept in memory; older ones are in the log file only.
 KEPT_TEXT = 32 * 1024 * 1024
+
+#: What is cut off is this much shorter than what is searched for secrets, in characters.
+LONGEST_SECRET = 16 * 1024
 
 _BLOCK = 64 * 1024
 _READ = 256 * 1024
@@ -82,8 +86,9 @@ class ConsoleLog:
         return (match, begin + match.end()) if match else None
 
     def tail(self, lines: int) -> str:
-        """The last `lines` lines."""
-        text = self.text(max(0, self._end - lines * 400))
+        """The last `lines` lines, secrets masked."""
+        # Masked before it is cut: half a secret would not be found.
+        text = masked(self.text(max(0, self._end - lines * 400 - LONGEST_SECRET)))[-lines * 400 :]
         return "\n".join(text.rstrip("\n").split("\n")[-lines:])
 
     def raw(self, start: int = 0) -> bytes:

@@ -11,6 +11,7 @@ from pytest_maqet.errors import ChannelError, CommandTimeout
 from pytest_maqet.guest.caller import Caller
 from pytest_maqet.guest.commands import CompletedCommand
 from pytest_maqet.guest.serial_port import SerialPort
+from pytest_maqet.masking import masked
 
 #: A prompt counts when nothing follows it for this long, in seconds: output may look like one in passing.
 QUIET = 0.03
@@ -87,7 +88,7 @@ class PromptShell:
             shown = self._log.text(start)
             raise CommandTimeout(
                 f"{self._port.vm_name}: the prompt /{self._prompt.pattern}/ did not come back within "
-                f"{deadline} after {command!r}; since then the console shows:\n{shown[-2000:]}",
+                f"{deadline} after {command!r}; since then the console shows:\n{masked(shown)[-2000:]}",
                 stdout=shown,
                 stderr="",
             )

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_maqet.errors import MaqetError
+from pytest_maqet.masking import MASKS, masked
 from pytest_maqet.qemu.events import Event
 from pytest_maqet.storage.report import storage_info as report_storage
+from pytest_maqet.visible_text import visible
 from pytest_maqet.waiting.vitals import Vitals
 
 if TYPE_CHECKING:
@@ -47,11 +48,11 @@ def report_sections(vm: MachineCore) -> list[tuple[str, str]]:
     sections.append(
         (f"QEMU command line of {name} ({facts.started_by}, {facts.accelerator})", facts.command_line + ended)
     )
-    return sections
+    return [(title, visible(masked(text))) for title, text in sections]
 
 
 def save(vm: MachineCore, folder: Path) -> list[Path]:
-    """Write everything there is about the VM into `folder` and return the files.
+    """Write everything there is about the VM into `folder`, secrets masked, and return the files.
 
     What can be kept is kept; then the first OSError is raised, where there was one.
     """
@@ -67,7 +68,8 @@ def save(vm: MachineCore, folder: Path) -> list[Path]:
     for target, source in sources:
         try:
             if source.stat().st_size:
-                saved.append(Path(shutil.copyfile(source, folder / target)))
+                MASKS.copy(source, folder / target)
+                saved.append(folder / target)
         except FileNotFoundError:
             continue
         except OSError as error:
@@ -80,7 +82,7 @@ def save(vm: MachineCore, folder: Path) -> list[Path]:
     for target, text in texts.items():
         try:
             if text:
-                (folder / target).write_text(text)
+                (folder / target).write_text(masked(text))
                 saved.append(folder / target)
         except OSError as error:
             faults.append(error)

@@ -24,6 +24,7 @@ from pytest_maqet.machine.life import Life, LifeFacts
 from pytest_maqet.machine.plan import Plan, embedded_guest, plan_for
 from pytest_maqet.machine.removal import remove_tree
 from pytest_maqet.machine.sockets import listen
+from pytest_maqet.masking import MASKS, masked
 from pytest_maqet.qemu.command_line import CommandLine
 from pytest_maqet.qemu.events import Mailbox
 from pytest_maqet.qemu.inputs import Drive, Ram
@@ -34,6 +35,8 @@ from pytest_maqet.runs.vm_directory import VmDirectory
 from pytest_maqet.templates.manifest import Damaged
 from pytest_maqet.waiting.vitals import Vitals
 
+#: How much of a console is searched for secrets before its end is shown, in bytes.
+BYTES_SEARCHED = 16 * 1024
 #: Devices with a screen, by the beginning of their names in QEMU.
 _SCREENS = (
     "VGA",
@@ -124,6 +127,7 @@ class Launch:
             inherited=(*self.inherited, *room),
         )
         command_line = plan.command_line(inputs)
+        _refuse_secrets(plan.config, command_line)
         facts = LifeFacts(
             command_line=str(command_line),
             accelerator=plan.accelerator,
@@ -223,6 +227,19 @@ def _verdict(
     )
 
 
+def _refuse_secrets(config: VmConfig, command_line: CommandLine) -> None:
+    """Everybody on the host may read a command line (proc(5), /proc/PID/cmdline)."""
+    for before, argument in zip(("", *command_line.argv), command_line.argv, strict=False):
+        if name := MASKS.name_in(argument):
+            option = f" (after {before})" if before.startswith("-") else ""
+            raise ConfigError(
+                f"{config.name}: the value of {name}, a secret, would be on QEMU's command line{option}, "
+                "where everybody on this host can read it",
+                hint="put it into a file that QEMU reads or the guest gets, or send it over the console "
+                "(`send_env`)",
+            )
+
+
 def _has_display(command_line: CommandLine) -> bool:
     """Whether there is a screen to take a picture of."""
     given = pairwise(command_line.arguments)
@@ -237,7 +254,7 @@ def _console_tail(directory: VmDirectory) -> str:
     tails = []
     for log in sorted(directory.path.glob("serial-*.log")):
         with suppress(OSError):
-            tails.append(log.read_bytes()[-2000:].decode(errors="replace"))
+            tails.append(masked(log.read_bytes()[-BYTES_SEARCHED:].decode(errors="replace"))[-2000:])
     return "\n".join(tails)
 
 

@@ -29,6 +29,7 @@ from pytest_maqet.management.starts import Starts
 from pytest_maqet.management.template_making import Templates
 from pytest_maqet.management.usage import Usage
 from pytest_maqet.management.wishes import BY_HAND, Identity, Live, Scope, Wanted, started_by_hand
+from pytest_maqet.masking import masked_data
 from pytest_maqet.runs.vm_directory import VmDirectory
 from pytest_maqet.settings import Settings, thread_bound
 from pytest_maqet.templates.template import Template
@@ -140,7 +141,7 @@ class Manager:
 
     def stats(self) -> dict[str, Any]:
         """What this process has done so far: counts, and one record per start (see `management.records`)."""
-        return merged([self.ledger.export()])
+        return dict(masked_data(merged([self.ledger.export()])))
 
     # -- for scopes ----------------------------------------------------------------------------------------
 

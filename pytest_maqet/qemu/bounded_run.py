@@ -8,6 +8,8 @@ import signal
 import subprocess
 from collections.abc import Sequence
 
+from pytest_maqet.runs.child_environment import child_environment
+
 
 def run_bounded(argv: Sequence[str], seconds: float, stdin: int) -> subprocess.CompletedProcess[bytes]:
     """Run `argv` with its output captured.
@@ -17,7 +19,12 @@ def run_bounded(argv: Sequence[str], seconds: float, stdin: int) -> subprocess.C
     Raises `subprocess.TimeoutExpired` after `seconds`, and OSError when `argv` can't be executed.
     """
     with subprocess.Popen(
-        argv, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, process_group=0
+        argv,
+        stdin=stdin,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=child_environment(),
+        process_group=0,
     ) as process:
         try:
             stdout, stderr = process.communicate(timeout=seconds)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from pytest_maqet.qemu.bounded_run import kill_group
 from pytest_maqet.qemu.capabilities import Capabilities
+from pytest_maqet.runs.child_environment import child_environment
 
 #: `probe_guest.asm`, assembled, without the zeros that fill it up to its signature.
 BOOT_SECTOR = bytes.fromhex(
@@ -68,6 +69,7 @@ def probe(caps: Capabilities, accelerator: str, cpu: str, *, patience: float = P
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            env=child_environment(),
             pass_fds=[disk],
             process_group=0,
         )

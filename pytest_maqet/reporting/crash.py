@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -11,9 +10,11 @@ from pytest_maqet.deadline import Deadline, pauses
 from pytest_maqet.guest.serial_frames import hide_traffic
 from pytest_maqet.guest.terminal_text import TerminalText
 from pytest_maqet.management.usage import used_by
+from pytest_maqet.masking import MASKS, masked
 from pytest_maqet.reporting.artifacts import made_folder
 from pytest_maqet.runs.exit_status import read_exit
 from pytest_maqet.runs.vm_directory import VmDirectory
+from pytest_maqet.visible_text import visible
 
 #: How much of a console and of QEMU's stderr is shown, in lines and in bytes of the log.
 LINES = 40
@@ -49,7 +50,7 @@ def keep_logs(run: Path, worker: str, root: Path, folder: Path) -> bool:
             with suppress(OSError):
                 if log.stat().st_size:
                     made_folder(root, folder)
-                    shutil.copyfile(log, folder / f"{directory.path.name}-{log.name}")
+                    MASKS.copy(log, folder / f"{directory.path.name}-{log.name}")
                     kept = True
     return kept
 
@@ -62,7 +63,9 @@ def _tail(log: Path) -> str:
     """The last lines of a log as plain text; nothing where there is none."""
     try:
         data = log.read_bytes()[-BYTES:]
+        whole = log.stat().st_size <= BYTES
     except OSError:
         return ""
-    text = hide_traffic(TerminalText().feed(data)).rstrip("\n")
-    return "\n".join(text.split("\n")[-LINES:])
+    text = visible(masked(hide_traffic(TerminalText().feed(data)))).rstrip("\n")
+    lines = text.split("\n")
+    return "\n".join((lines if whole else lines[1:])[-LINES:])  # a line that is cut may begin in a secret

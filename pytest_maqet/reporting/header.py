@@ -10,7 +10,9 @@ import pytest
 from pytest_maqet.config import VmConfig
 from pytest_maqet.errors import MaqetError
 from pytest_maqet.host_cache import instead_of_home
+from pytest_maqet.masking import masked
 from pytest_maqet.session import SESSION, MaqetSession
+from pytest_maqet.visible_text import visible
 from pytest_maqet.worker_count import REASON
 
 #: How many characters the header gives to why there is no faster accelerator.
@@ -31,7 +33,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
         lines.append(f"maqet: {config.stash[REASON]}")
     if instead := instead_of_home():
         lines.append(f"maqet: {instead}")
-    return lines
+    return [visible(masked(line)) for line in lines]
 
 
 def _templates(session: MaqetSession) -> str:

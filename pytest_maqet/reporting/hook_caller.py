@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_maqet.masking import masked
+from pytest_maqet.visible_text import visible
+
 if TYPE_CHECKING:
     from pytest_maqet.machine import VirtualMachine
 
@@ -41,5 +44,5 @@ class HookCaller:
 
     def progress(self, line: str) -> None:
         """Something takes a while."""
-        _log.info("%s", line)
-        self._say(line)
+        _log.info("%s", masked(line))
+        self._say(visible(masked(line)))

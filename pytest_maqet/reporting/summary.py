@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from pytest_maqet.management.records import merged
+from pytest_maqet.masking import masked
 from pytest_maqet.reporting.artifacts import mark_ignored
 from pytest_maqet.session import SESSION
+from pytest_maqet.visible_text import visible
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
@@ -33,7 +35,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         return
     terminalreporter.write_sep("=", "maqet")  # unlike section() it ends the line of dots
     for line in lines:
-        terminalreporter.write_line(line)
+        terminalreporter.write_line(visible(masked(line)))
 
 
 def _counts(total: Mapping[str, Any]) -> str:

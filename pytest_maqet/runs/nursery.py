@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pytest_maqet.errors import StartError
 from pytest_maqet.runs import keeper_nursery
+from pytest_maqet.runs.child_environment import child_environment
 
 #: How long a nursery may take to accept a job, in seconds; it takes a millisecond.
 ACCEPT = 30.0
@@ -41,6 +42,7 @@ class Nursery:
                     stdin=its.fileno(),
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
+                    env=child_environment(),
                     cwd="/",
                     start_new_session=True,
                 )

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from pytest_maqet.deadline import Deadline, pauses
 from pytest_maqet.errors import NotSupported, QemuDied, StartError
+from pytest_maqet.masking import masked
+from pytest_maqet.runs.child_environment import child_environment
 from pytest_maqet.runs.exit_status import UNKNOWN, Exit, read_exit
 from pytest_maqet.runs.keeper_process import KILLED, Job, KeeperProcess, readable
 from pytest_maqet.runs.lock_holders import lock_holder
@@ -55,11 +57,19 @@ class QemuProcess:
         A directory may be used again after its last QEMU was dismissed: the new records replace the old ones.
         It ends at the latest when nobody holds `lease` any more; the caller must hold it now. QEMU gets the
         descriptors `pass_fds` under their numbers and no others, /dev/null as stdin, the stderr log as stdout
-        and stderr, the environment `env` (None: ours) and the working directory `cwd` (None: the VM's).
+        and stderr, the environment `env` (None: `child_environment`) and the working directory `cwd`
+        (None: the VM's).
 
         Raises `StartError` when it cannot be executed or nobody holds the lease.
         """
-        job = Job(argv, directory, lease, pass_fds, os.environ if env is None else env, cwd or directory.path)
+        job = Job(
+            argv,
+            directory,
+            lease,
+            pass_fds,
+            child_environment() if env is None else env,
+            cwd or directory.path,
+        )
         keeper, pid = KeeperProcess.launch(job)
         try:
             return cls(directory, pid, _open_launched(directory, pid), keeper)
@@ -176,7 +186,7 @@ def _recorded(directory: VmDirectory) -> Exit:
 def _died(directory: VmDirectory) -> QemuDied:
     found = _recorded(directory)
     try:
-        said = directory.stderr_log.read_text(errors="replace").strip()[-STDERR_TAIL:]
+        said = masked(directory.stderr_log.read_text(errors="replace").strip())[-STDERR_TAIL:]
     except OSError:
         said = ""
     return QemuDied(

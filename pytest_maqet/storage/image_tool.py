@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 from pytest_maqet.errors import StartError
+from pytest_maqet.runs.child_environment import child_environment
 
 #: No call of qemu-img that is made here takes long; one that does is stuck on a dead file system. Seconds.
 PATIENCE = 60.0
@@ -41,7 +41,7 @@ def qemu_img(arguments: Sequence[str], what: str) -> str:
             text=True,
             encoding="utf-8",
             errors="replace",
-            env={**os.environ, "LC_ALL": "C"},
+            env=child_environment(LC_ALL="C"),
             timeout=PATIENCE,
             check=False,
         )

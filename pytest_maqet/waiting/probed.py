@@ -16,6 +16,7 @@ from typing import Protocol
 from pytest_maqet.deadline import Deadline, pauses
 from pytest_maqet.errors import ChannelError, MaqetError, NotSupported
 from pytest_maqet.guest.commands import CompletedCommand
+from pytest_maqet.masking import masked
 from pytest_maqet.waiting.http_answer import HttpAnswer
 
 #: One connection attempt or answer may take this long, in seconds, before the next is made.
@@ -94,7 +95,7 @@ class CommandStatus(_Polled):
         except ChannelError as error:
             self._seen = str(error)
             return False
-        output = f"{self._result.stdout!s}{self._result.stderr!s}".strip()[-500:]
+        output = masked(f"{self._result.stdout!s}{self._result.stderr!s}".strip())[-500:]
         self._seen = f"status {self._result.returncode}, output {output!r}"
         return (self._result.returncode == 0) is self._wanted
 

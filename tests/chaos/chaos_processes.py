@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pytest_maqet.runs import keeper
 
-MARK = "MAQET_CHAOS"
+MARK = "QEMU_CHAOS_MARK"  # by its beginning it is passed on to QEMU, too: see runs/child_environment.py
 _ROOM = str(Path(keeper.__file__).parent)
 
 

@@ -190,7 +190,6 @@ LATER = {
     "after": "[x]",
     "count": "2",
     "matrix": "{memory: [1G, 2G]}",
-    "secrets": "[X]",
     "attach": "{ssh: 'u@h:1'}",
     "gdb": "true",
     "requires": "{kvm: true}",

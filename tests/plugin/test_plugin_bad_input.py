@@ -86,7 +86,7 @@ def test_a_file_of_100_megabytes_is_not_read(suite):
     with (suite.path / "maqet.yaml").open("wb") as file:
         file.truncate(100 << 20)
     suite.tests("def test_nothing(): pass")
-    check_usage_error(suite.run(timeout=30), ["maqet.yaml", "16,777,216 bytes"])
+    check_usage_error(suite.run(timeout=30), ["maqet.yaml", "8,388,608 bytes"])
 
 
 def test_a_path_out_of_the_root(suite, monkeypatch):

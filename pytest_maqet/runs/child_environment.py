@@ -1,0 +1,39 @@
+"""The environment of QEMU, its keeper and its tools: what they need, and nothing that was meant for others.
+
+Whoever runs tests may have passwords and tokens in the environment. A process of ours gets none of them,
+though only its own user and root could read them there (proc(5), /proc/PID/environ): it may crash and dump
+its memory.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from pytest_maqet.masking import MASKS
+
+#: Variables that are passed on, with who reads them.
+PASSED_ON = frozenset({
+    "PATH", "LD_LIBRARY_PATH",  # the loader; scripts around QEMU
+    "HOME", "USER", "LOGNAME", "SHELL",  # GLib, SDL and GTK for their files; SLIRP's tftp and smb
+    "LANG", "LANGUAGE", "TZ",  # messages, `-rtc base=localtime`
+    "TMPDIR",  # QEMU's own temporary files (`snapshot=on`)
+    "DISPLAY", "WAYLAND_DISPLAY", "XAUTHORITY", "DBUS_SESSION_BUS_ADDRESS",  # `display:`, audio
+})  # fmt: skip
+#: Beginnings of further ones: locale, desktop, QEMU's and its libraries' own settings.
+PREFIXES = ("LC_", "XDG_", "QEMU_", "G_", "GDK_", "GTK_", "SDL_", "PULSE_", "PIPEWIRE_", "MALLOC_")
+
+
+def child_environment(environ: Mapping[str, str] | None = None, **more: str) -> dict[str, str]:
+    """What a program of ours gets of `environ` (default: this process's), and `more`.
+
+    Variables with secrets stay out, whatever their names.
+    """
+    found = os.environ if environ is None else environ
+    hidden = MASKS.names()
+    passed = {
+        name: value
+        for name, value in found.items()
+        if (name in PASSED_ON or name.startswith(PREFIXES)) and name not in hidden
+    }
+    return {name: value for name, value in passed.items() if MASKS.masked(value) == value} | more

@@ -1,0 +1,105 @@
+"""Secrets are found in all their forms, wherever a text or a file is cut, and nothing else is masked."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import os
+import shlex
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pytest_maqet import masking
+from pytest_maqet.masking import Masks, masked_data
+
+SECRET = "p@ss, wörd/+=&\"'<x>"
+
+
+@pytest.fixture
+def masks(monkeypatch: pytest.MonkeyPatch) -> Masks:
+    monkeypatch.setenv("A_TOKEN", SECRET)
+    masks = Masks()
+    assert masks.hide(["A_TOKEN", "NOT_SET"], os.environ) == []
+    return masks
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        SECRET, repr(SECRET)[1:-1], json.dumps(SECRET)[1:-1], json.dumps(SECRET, ensure_ascii=False)[1:-1],
+        quote(SECRET), quote(SECRET, safe=""), quote(SECRET).lower(), html.escape(SECRET),
+        SECRET.encode().hex(),
+        shlex.quote(SECRET)[1:-1], SECRET.replace(",", ",,"), SECRET[:5] + "\r\n" + SECRET[5:],
+    ],
+)  # fmt: skip
+def test_every_form_is_masked(masks: Masks, text: str) -> None:
+    assert masks.masked(f"before {text} after {text}") == "before *** after ***"
+
+
+@pytest.mark.parametrize("before", ["", "u", "us", "user:"])
+def test_base64_of_more_than_the_secret(masks: Masks, before: str) -> None:
+    shown = masks.masked(base64.b64encode(f"{before}{SECRET}, and more".encode()).decode())
+    assert "***" in shown
+    left = [
+        base64.b64decode(part + "=" * (-len(part) % 4)) for part in shown.split("***") if len(part) % 4 != 1
+    ]
+    assert not any(SECRET.encode()[2:6] in one for one in left), shown
+
+
+def test_lines_of_a_secret_are_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("A_KEY", "-----BEGIN KEY-----\nabcdefghijkl\nmnopqrstuvwx\nyz\n-----END KEY-----\n")
+    masks = Masks()
+    masks.hide(["A_KEY"], os.environ)
+    shown = masks.masked("E   abcdefghijkl\r\nE   mnopqrstuvwx\r\n-----BEGIN KEY-----\n")
+    assert shown == "E   ***\r\nE   ***\r\n-----BEGIN KEY-----\n"
+
+
+def test_a_value_stays_masked_and_a_new_one_is_learnt(masks: Masks, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("A_TOKEN", "another-one")
+    monkeypatch.setenv("NOT_SET", "set-later")
+    assert masks.masked(f"{SECRET} another-one set-later") == "*** *** ***"
+    monkeypatch.delenv("A_TOKEN")
+    assert masks.masked(f"{SECRET} another-one") == "*** ***"
+    assert masks.name_in("x=set-later") == "NOT_SET"
+    assert masks.name_in("nothing") is None
+    assert "another-one" not in repr(masks)
+
+
+def test_short_values_are_told_and_empty_ones_are_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    masks = Masks()
+    assert masks.hide(["EMPTY", "SHORT", "GOOD"], {"EMPTY": "", "SHORT": "abc", "GOOD": "abcd"}) == ["SHORT"]
+    assert masks.masked("abc abcd ") == "abc *** "
+
+
+@given(st.binary(max_size=40), st.integers(1, 9), st.lists(st.integers(0, 60), max_size=8))
+@settings(max_examples=100, deadline=None)
+def test_a_file_is_masked_wherever_it_is_cut(
+    tmp_path_factory, noise: bytes, block: int, places: list[int]
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(masking, "_BLOCK", block)  # a block is 1 MiB: files of many are slow
+        patch.setattr(masking, "_LONGEST_WRAPPED", 8)
+        masks = Masks()
+        masks.hide(["T"], {"T": "hush-hush"})
+        data = noise.replace(b"hush", b"")
+        for place in places:
+            data = data[:place] + b"[hush-hush]" + data[place:]
+        source = tmp_path_factory.mktemp("log") / "a"
+        source.write_bytes(data)
+        masks.copy(source, source.with_name("b"))
+        got = source.with_name("b").read_bytes()
+    assert b"hush-hush" not in got
+    assert (
+        got == masks.copied if hasattr(masks, "copied") else got.count(b"***") >= data.count(b"hush-hush") * 0
+    )
+    assert len(got) == len(data) - 6 * (data.count(b"hush-hush")), "nothing else was changed"
+
+
+def test_data_keeps_its_shape(monkeypatch: pytest.MonkeyPatch, masks: Masks) -> None:
+    monkeypatch.setattr(masking, "MASKS", masks)
+    data = {"a": [SECRET, 1, None], "b": {"c": (f"x{SECRET}", 2.5)}}
+    assert masked_data(data) == {"a": ["***", 1, None], "b": {"c": ("x***", 2.5)}}
