@@ -52,7 +52,7 @@ bench: guest
 	$(BIN)/python tests/performance/run.py
 
 chaos: guest
-	$(BIN)/python tests/chaos/chaos_run.py
+	$(BIN)/python tests/chaos/chaos.py
 	$(BIN)/python tests/chaos/endurance.py
 
 debian-guest:

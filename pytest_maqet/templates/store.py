@@ -135,18 +135,24 @@ class TemplateStore:
                 f"the disk of {self.folder} has {free >> 20} MiB free, a template may need {room >> 20} MiB",
                 hint="make room, or name a directory elsewhere in MAQET_CACHE_DIR",
             )
-        path = self.folder / f"{key}-{secrets.token_hex(4)}"
-        try:
-            path.mkdir(mode=0o700)
-            lease = Lease.take(path / USE)
-        except OSError as error:
-            raise StartError(f"the template folder {path} cannot be made: {error.strerror}") from error
+        path, lease = self._new_folder(key)
         try:
             yield Draft(path, lease)
         finally:
             if lease.held and self._current(key) != path:
                 shutil.rmtree(path, ignore_errors=True)
             lease.close()
+
+    def _new_folder(self, key: str) -> tuple[Path, Lease]:
+        while True:
+            path = self.folder / f"{key}-{secrets.token_hex(4)}"
+            try:
+                path.mkdir(mode=0o700)
+                return path, Lease.take(path / USE)
+            except RunOver:
+                continue  # another process took it for an abandoned one in the instant before the lock
+            except OSError as error:
+                raise StartError(f"the template folder {path} cannot be made: {error.strerror}") from error
 
     def publish(self, draft: Draft, manifest: Manifest) -> Frozen:
         """Finish a draft: write the manifest, and let the key lead to it from now on.

@@ -22,6 +22,8 @@ TARGETS = (
 )
 #: Targets after which the run is over.
 ENDING = ("controller", "session", "owners")
+#: What a fault may wait for.
+EVENTS = ("draft", "state", "exit", "sweep")
 SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT", "SIGSTOP")
 
 

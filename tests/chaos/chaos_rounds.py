@@ -13,7 +13,7 @@ from pathlib import Path
 
 import chaos_checks
 from chaos_home import Home
-from chaos_plans import ENDING, Fault, Moment, Round
+from chaos_plans import ENDING, EVENTS, Fault, Moment, Round
 from chaos_processes import (
     Family,
     Process,
@@ -103,8 +103,9 @@ class Runner:
         return self._run(wanted, wanted.faults)
 
     def _run(self, wanted: Round, faults: tuple[Fault, ...]) -> Outcome:
-        process, mark = self.home.start(wanted)
-        hit = _Hit(self.home, process, mark, self.limits, self.usual(wanted))
+        before = {event: _traces(self.home, event) for event in EVENTS}
+        process, mark = started = self.home.start(wanted)
+        hit = _Hit(self.home, started, self.limits, self.usual(wanted), before)
         try:
             for fault in faults:
                 hit.deliver(fault)
@@ -187,8 +188,14 @@ class _Hit:
     """Faults against one run, as they come."""
 
     def __init__(
-        self, home: Home, process: subprocess.Popen[bytes], mark: str, limits: Limits, usual: float
+        self,
+        home: Home,
+        started: tuple[subprocess.Popen[bytes], str],
+        limits: Limits,
+        usual: float,
+        traces_before: dict[str, set[Path]],
     ) -> None:
+        process, mark = started
         self.home = home
         self.mark = mark
         #: When the first fault came, as the suite's notes tell the time.
@@ -197,6 +204,7 @@ class _Hit:
         self.complaints: list[str] = []
         self.lost_keepers: set[str] = set()
         self.crashed_tests: set[str] = set()
+        self._traces_before = traces_before
         self._process = process
         self._limits = limits
         self._usual = usual
@@ -286,18 +294,22 @@ class _Hit:
         self._sleep_until(self._last + moment.value)
 
     def _came(self, event: str) -> bool:
-        if event == "exit":
-            return any(self.home.runs.glob("*/*/exit"))
-        if event == "sweep":
-            return any(self.home.runs.glob(".maqet-dead-*"))
-        drafts = [draft for store in self.home.stores() for draft in drafts_in(store)]
-        if event == "draft":
-            return bool(drafts)
-        return any((draft / "machine.state").exists() for draft in drafts)
+        """Whether there is something that was not there when the run began: dead runs leave such things."""
+        return bool(_traces(self.home, event) - self._traces_before[event])
 
     def _sleep_until(self, end: float) -> None:
         while self._process.poll() is None and time.monotonic() < end:
             time.sleep(min(_LOOK, max(0.0, end - time.monotonic())))
+
+
+def _traces(home: Home, event: str) -> set[Path]:
+    """The files that tell of an event which a fault may wait for."""
+    if event == "exit":
+        return set(home.runs.glob("*/*/exit"))
+    if event == "sweep":
+        return set(home.runs.glob(".maqet-dead-*"))
+    drafts = {draft for store in home.stores() for draft in drafts_in(store)}
+    return drafts if event == "draft" else {draft for draft in drafts if (draft / "machine.state").exists()}
 
 
 def _vm_of(qemu: Process) -> str:

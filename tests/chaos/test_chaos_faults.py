@@ -1,6 +1,6 @@
 """Signals at random moments against runs of a suite with real VMs: nothing is left, and the next run passes.
 
-The same as `run.py` on a small scale. What one of these found can be repeated: the plans come from a seed.
+The same as `chaos.py` on a small scale. What one of these found can be repeated: the plans come from a seed.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from chaos_home import Home
 from chaos_plans import dense_plan, plan
 from chaos_rounds import Limits, Outcome, Runner
 
-#: Patience of a test: the figures are measured by run.py, on a machine that does nothing else.
+#: Patience of a test: the figures are measured by chaos.py, on a machine that does nothing else.
 PATIENT = Limits(gone=40.0, orphans=60.0, hanging=240.0)
 #: Faults of each test; there are three.
 FAULTS = 14

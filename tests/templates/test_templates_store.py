@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -226,6 +227,27 @@ def test_a_link_whose_maker_was_killed_goes_with_the_next_template(store):
         assert not os.path.lexists(half), "nobody is going to rename it"
         assert not abandoned.exists()
         assert os.path.lexists(living), "its maker is just about to rename it"
+
+
+def test_nobody_takes_a_draft_that_is_just_being_made_for_an_abandoned_one(store):
+    """Between a folder's making and its locking another process may look for abandoned ones."""
+    over = threading.Event()
+
+    def clear_up():
+        while not over.is_set():
+            store.remove_unlinked()
+
+    others = [threading.Thread(target=clear_up) for _ in range(3)]
+    for other in others:
+        other.start()
+    try:
+        for _ in range(300):
+            with store.draft(KEY, 4096) as draft:
+                assert draft.path.is_dir()
+    finally:
+        over.set()
+        for other in others:
+            other.join()
 
 
 def test_what_cannot_be_frozen_is_remembered(store):

@@ -1,8 +1,8 @@
 """Hits runs of a suite with signals at random moments, and looks whether anything is left behind.
 
-    python tests/chaos/chaos_run.py                                  500 faults; half an hour
-    python tests/chaos/chaos_run.py --seed 7 --faults 40             other ones, fewer
-    python tests/chaos/chaos_run.py --seed 7 --faults 1 --only 12    round 12 of seed 7 again
+    python tests/chaos/chaos.py                                  500 faults; half an hour
+    python tests/chaos/chaos.py --seed 7 --faults 40             other ones, fewer
+    python tests/chaos/chaos.py --seed 7 --faults 1 --only 12    round 12 of seed 7 again
 
 Prints a line for each fault and the figures at the end, as a table for docs/reliability.md. Exit status 1
 when something did not hold.
@@ -96,7 +96,7 @@ def report(outcome: Outcome, figures: Figures, what: str) -> None:
         print(f"  VIOLATION: {complaint}", flush=True)
     if outcome.complaints:
         again = f"--seed {outcome.round.seed} --faults 1 --only {outcome.round.number}"
-        print(f"  again: python tests/chaos/chaos_run.py {again}", flush=True)
+        print(f"  again: python tests/chaos/chaos.py {again}", flush=True)
 
 
 if __name__ == "__main__":
