@@ -40,13 +40,24 @@ def validated(vm: MappingNode, mark: Mark, preparation: Preparation, problems: P
     if len(problems) > before:
         return None
     if config is None or waiting:
-        config = VmConfig.model_validate(
-            {k: v for k, v in data.items() if k not in {at[0] for at in waiting}}
-        )
+        config = _validated_without(data, {at[0] for at in waiting})
     config._open_fixtures = fixtures_in(vm) if waiting else ()  # noqa: SLF001 - not handed out yet
     line = mark.key_line + 1 if mark.source.is_file else 0
     config._origin = Origin(mark.source.name, line)  # noqa: SLF001 - not handed out yet
     return config
+
+
+def _validated_without(data: dict[str, Any], open_keys: set[str | int]) -> VmConfig:
+    """The configuration as far as it is known: without open keys, and without what needs those."""
+    known = {key: value for key, value in data.items() if key not in open_keys}
+    while True:
+        try:
+            return VmConfig.model_validate(known)
+        except ValidationError as error:
+            for details in error.errors(include_url=False):
+                at = (*details["loc"], *(details.get("ctx") or {}).get("at", ()))
+                if not at or known.pop(str(at[0]), None) is None:
+                    raise
 
 
 def _concerns(loc: Location, at: Location) -> bool:

@@ -115,3 +115,12 @@ def test_any_key_may_be_open(tmp_path: Path, key: str) -> None:
     config = load_config([path], environ={})
     assert config.fixture_names("web") == ("a",)
     assert config.vms["web"].open_fixtures == ("a",)
+
+
+def test_what_needs_an_open_value_waits_with_it(tmp_path: Path) -> None:
+    path = tmp_path / "maqet.yaml"
+    path.write_text("vms: {web: {kernel: {fixture: built}, initrd: /boot/initrd, append: quiet}}")
+    config = load_config([path], environ={})
+    assert config.vms["web"].open_fixtures == ("built",)
+    vm = config.vm("web", fixture_values={"built": "/boot/vmlinuz"})
+    assert (str(vm.kernel), str(vm.initrd), vm.append) == ("/boot/vmlinuz", "/boot/initrd", "quiet")
