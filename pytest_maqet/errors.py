@@ -21,6 +21,11 @@ class MaqetError(Exception):
         self.message = message
         self.hint = hint
 
+    def add_cause(self, line: str) -> None:
+        """Say one thing more about why it happened, where that is not said yet."""
+        if line and line not in self.message:
+            self.message = f"{self.message}\n{line}"
+
     def __str__(self) -> str:
         """The message, then the hint on a line of its own."""
         return f"{self.message}\nhint: {self.hint}" if self.hint else self.message

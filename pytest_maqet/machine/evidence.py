@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_maqet.errors import MaqetError
 from pytest_maqet.qemu.events import Event
+from pytest_maqet.runs.bounded_log import copy_log
 from pytest_maqet.storage.report import storage_info as report_storage
+from pytest_maqet.waiting.standstill import is_stopped
 from pytest_maqet.waiting.vitals import Vitals
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def save(vm: MachineCore, folder: Path) -> list[Path]:
     for target, source in sources:
         with suppress(OSError):
             if source.stat().st_size:
-                saved.append(Path(shutil.copyfile(source, folder / target)))
+                saved.append(copy_log(source, folder / target))
     events = vm.call_on_loop(lambda: vm.life.vitals.mailbox.since(0))
     texts = {
         f"{name}-events.jsonl": "".join(json.dumps(dict(event.message)) + "\n" for event in events),
@@ -87,7 +88,7 @@ def _taken(command_line: Path, vm: MachineCore) -> bool:
 
 
 def _screenshot(vm: MachineCore, target: Path) -> list[Path]:
-    if vm.life.vitals.exit is not None or not vm.life.facts.has_display:
+    if vm.life.vitals.exit is not None or is_stopped(vm.life.vitals) or not vm.life.facts.has_display:
         return []
     deadline = vm.deadline(SCREENSHOT_TIME, SCREENSHOT_TIME)
     arguments = {"filename": str(target.absolute()), "format": "png"}

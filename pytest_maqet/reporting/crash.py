@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +11,7 @@ from pytest_maqet.guest.serial_frames import hide_traffic
 from pytest_maqet.guest.terminal_text import TerminalText
 from pytest_maqet.management.usage import used_by
 from pytest_maqet.reporting.artifacts import made_folder
+from pytest_maqet.runs.bounded_log import copy_log, last_bytes
 from pytest_maqet.runs.exit_status import read_exit
 from pytest_maqet.runs.vm_directory import VmDirectory
 
@@ -49,7 +49,7 @@ def keep_logs(run: Path, worker: str, root: Path, folder: Path) -> bool:
             with suppress(OSError):
                 if log.stat().st_size:
                     made_folder(root, folder)
-                    shutil.copyfile(log, folder / f"{directory.path.name}-{log.name}")
+                    copy_log(log, folder / f"{directory.path.name}-{log.name}")
                     kept = True
     return kept
 
@@ -61,7 +61,7 @@ def _consoles(directory: VmDirectory) -> list[Path]:
 def _tail(log: Path) -> str:
     """The last lines of a log as plain text; nothing where there is none."""
     try:
-        data = log.read_bytes()[-BYTES:]
+        data = last_bytes(log, BYTES)
     except OSError:
         return ""
     text = hide_traffic(TerminalText().feed(data)).rstrip("\n")

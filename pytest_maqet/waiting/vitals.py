@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ from pytest_maqet.guest.console_log import ConsoleLog
 from pytest_maqet.guest.serial_frames import hide_traffic
 from pytest_maqet.loop import Pulse
 from pytest_maqet.qemu.events import Mailbox
+from pytest_maqet.runs.bounded_log import give_back, last_bytes
 from pytest_maqet.runs.exit_status import Exit, read_exit
 from pytest_maqet.runs.process import QemuProcess
+from pytest_maqet.runs.process_state import ProcessState, process_state
 from pytest_maqet.waiting.failures import FailureWatch
 
 #: The id of the guest agent's port on QEMU's command line.
@@ -28,6 +31,8 @@ EXEC_PORT = "exec-port"
 RESTORE_JOB = "maqet-restore-"
 #: How many lines of the console an error shows.
 TAIL_LINES = 15
+#: How many bytes of QEMU's stderr are looked at for that.
+STDERR_TAIL = 16 * 1024
 
 
 class Vitals:
@@ -54,6 +59,8 @@ class Vitals:
         self.end_wanted: str | None = None
         #: QEMU's reason once the guest has powered off, until it is reset
         self.powered_off: str | None = None
+        #: whether QEMU was told to stop the guest's CPUs, and not yet to go on
+        self.paused = False
         #: whether the guest agent had opened its port and has closed it since
         self.agent_gone = False
         #: whether maqet-wake has its port open in the guest
@@ -64,6 +71,7 @@ class Vitals:
         #: called when the guest begins anew
         self.on_reset: Callable[[], None] | None = None
         self._stderr_log = stderr_log
+        self._stderr_cut = 0
         self._process: QemuProcess | None = None
         self._watches: list[int] = []
         self._loop = asyncio.get_running_loop()
@@ -74,14 +82,30 @@ class Vitals:
         """The main console, where the VM has one."""
         return next(iter(self.consoles.values()), None)
 
+    @property
+    def pid(self) -> int:
+        """QEMU's process id; 0 while none is followed."""
+        return self._process.pid if self._process is not None else 0
+
+    def process_state(self) -> ProcessState | None:
+        """QEMU's process as the kernel sees it; None when it is not followed or has ended."""
+        if self._process is None or self.exit is not None:
+            return None
+        return process_state(self._process.pid)
+
     def follow(self, process: QemuProcess) -> None:
         """Begin to follow the process and its console logs."""
         self._process = process
         self._loop.add_reader(process.fileno(), self._process_ended)
         watch = lease_watch(self._loop)
         for console in self.consoles.values():
-            self._watches.append(watch.add(console.path, console.read))
+            self._watches.append(watch.add(console.path, console.read_on))
             console.read()
+        with contextlib.suppress(OSError):  # it is made by QEMU's keeper
+            self._watches.append(watch.add(self._stderr_log, self._stderr_grew))
+
+    def _stderr_grew(self) -> None:
+        self._stderr_cut, _ = give_back(self._stderr_log, self._stderr_cut)
 
     def _skip_the_past(self) -> None:
         """What the logs hold of lives before this one can be searched, but is no failure of this one."""
@@ -119,19 +143,26 @@ class Vitals:
             self.exec_listens = False  # QEMU tells of a port at most once a second
             if self.on_reset is not None:
                 self.on_reset()
+        elif message["event"] in ("STOP", "RESUME"):
+            self.paused = message["event"] == "STOP"
         elif message["event"] == "SHUTDOWN":
             self.powered_off = str(message.get("data", {}).get("reason", "unknown"))
-        elif message["event"] == "VSERPORT_CHANGE" and message.get("data", {}).get("id") == AGENT_PORT:
-            self.agent_gone = not message["data"]["open"]
-        elif message["event"] == "VSERPORT_CHANGE" and message.get("data", {}).get("id") == WAKE_PORT:
-            self.wake_listens = bool(message["data"]["open"])
-            self.wake_seen = self.wake_seen or self.wake_listens
-        elif message["event"] == "VSERPORT_CHANGE" and message.get("data", {}).get("id") == EXEC_PORT:
-            self.exec_listens = bool(message["data"]["open"])
-            self.exec_seen = True
+        elif message["event"] == "VSERPORT_CHANGE":
+            self._port_changed(str(message["data"]["id"]), is_open=bool(message["data"]["open"]))
         elif message["event"] == "JOB_STATUS_CHANGE" and _has_restored(message["data"]):
             self._guest_restored()
         self.pulse.beat()
+
+    def _port_changed(self, port: str, *, is_open: bool) -> None:
+        """Somebody in the guest has opened a port of ours, or closed it."""
+        if port == AGENT_PORT:
+            self.agent_gone = not is_open
+        elif port == WAKE_PORT:
+            self.wake_listens = is_open
+            self.wake_seen = self.wake_seen or is_open
+        elif port == EXEC_PORT:
+            self.exec_listens = is_open
+            self.exec_seen = True
 
     def _guest_restored(self) -> None:
         """The guest stands where it once was: what it said and did since is over."""
@@ -174,6 +205,8 @@ class Vitals:
             tail = "\n".join(tail.splitlines()[-TAIL_LINES:])
             title = "console" if len(self.consoles) == 1 else f"console {name!r}"
             parts.append(f"{title}, last lines:\n{_indented(tail)}" if tail else f"{title}: nothing yet")
+            if console.growing:
+                parts.append(console.growing)
         if said := self.stderr_tail():
             parts.append(f"QEMU's stderr:\n{_indented(said)}")
         return "\n".join(parts)
@@ -181,7 +214,7 @@ class Vitals:
     def stderr_tail(self) -> str:
         """What QEMU said last on its stderr."""
         try:
-            text = self._stderr_log.read_text(errors="replace")
+            text = last_bytes(self._stderr_log, STDERR_TAIL).decode(errors="replace")
         except OSError:
             return ""
         return "\n".join(text.strip().splitlines()[-TAIL_LINES:])
