@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 #: The first pause of a poll that cannot be avoided, in seconds.
 FIRST_PAUSE = 0.002
 #: No poll is ever further apart than this, in seconds.
 LONGEST_PAUSE = 0.5
+#: A wait that is part of another may end this many seconds after it: the last look needs some time, too.
+LAST_LOOK = 1.0
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,28 @@ class Deadline:
         if self.scale == 1.0:
             return f"{self.seconds:g} s"
         return f"{self.seconds:g} s ({self.seconds / self.scale:g} s × {self.scale:g})"
+
+
+_outer: ContextVar[Deadline | None] = ContextVar("pytest_maqet_outer_deadline", default=None)
+
+
+@contextmanager
+def enclosing(deadline: Deadline) -> Iterator[None]:
+    """What this thread waits for in the block ends with `deadline`, whatever time it was given itself."""
+    outer = _outer.get()
+    token = _outer.set(deadline if outer is None or deadline.remaining < outer.remaining else outer)
+    try:
+        yield
+    finally:
+        _outer.reset(token)
+
+
+def enclosed(deadline: Deadline) -> Deadline:
+    """`deadline`, or the end of the wait that this one is part of if that is earlier, and `LAST_LOOK`."""
+    outer = _outer.get()
+    if outer is None or deadline.remaining <= outer.remaining + LAST_LOOK:
+        return deadline
+    return Deadline(outer.remaining + LAST_LOOK)
 
 
 def pauses(deadline: Deadline) -> Iterator[float]:

@@ -25,6 +25,11 @@ class MaqetError(Exception):
         self.hint = visible(masked(hint)) if hint else hint
         super().__init__(self.message)
 
+    def add_cause(self, line: str) -> None:
+        """Say one thing more about why it happened, where that is not said yet."""
+        if line and line not in self.message:
+            self.message = f"{self.message}\n{line}"
+
     def __str__(self) -> str:
         """The message, then the hint on a line of its own."""
         return f"{self.message}\nhint: {self.hint}" if self.hint else self.message

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,7 +24,6 @@ _SHORTEST_ENCODED = 6
 #: In values up to this length a line break between any two characters is overlooked: line editors and
 #: base64 break lines.
 _LONGEST_WRAPPED = 256
-_BLOCK = 1 << 20
 
 
 class _Finder(NamedTuple):
@@ -78,15 +76,15 @@ class Masks:
         """The names of all variables that hold secrets."""
         return frozenset(self._names)
 
-    def copy(self, source: Path, target: Path) -> None:
-        """Copy a file, of any size, with `***` for each secret in it. Raises OSError."""
+    def copy(self, blocks: Iterable[bytes], target: Path) -> None:
+        """Write a file, of any size, with `***` for each secret in it. Raises OSError."""
         finder = self._up_to_date()
-        if finder is None:
-            shutil.copyfile(source, target)
-            return
-        with source.open("rb") as read, target.open("wb") as write:
+        with target.open("wb") as write:
+            if finder is None:
+                write.writelines(blocks)
+                return
             held = b""
-            while block := read.read(_BLOCK):
+            for block in blocks:
                 held += block
                 # What begins after this place may go on in the next block.
                 cut = max(0, len(held) - finder.longest)

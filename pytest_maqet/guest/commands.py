@@ -38,7 +38,7 @@ class CommandRequest:
     """A command to run in the guest: a `str` for `/bin/sh -c`, or the arguments of a program.
 
     `env` is added to the environment that the channel gives; `cwd` is a directory in the guest.
-    `encoding` is how outputs become text, None for bytes.
+    `encoding` is how outputs become text, None for bytes. `label` is shown in its place, if not empty.
     """
 
     command: str | tuple[str, ...]
@@ -46,6 +46,7 @@ class CommandRequest:
     env: Mapping[str, str] = field(default_factory=dict)
     cwd: str | None = None
     encoding: str | None = "utf-8"
+    label: str = ""
 
     @classmethod
     def of(
@@ -96,7 +97,7 @@ class CommandRequest:
     def __str__(self) -> str:
         """The command as a person would type it, shortened."""
         text = self.command if isinstance(self.command, str) else shlex.join(self.command)
-        text = masked(text)  # before it is cut: half a secret would be no secret any more
+        text = self.label or masked(text)  # before it is cut: half a secret would be no secret any more
         return _CONTROL.sub(_escape, text if len(text) <= 300 else f"{text[:280]}… ({len(text)} characters)")
 
 

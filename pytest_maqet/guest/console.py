@@ -59,10 +59,12 @@ class Console:
     def send(self, text: str | bytes, *, timeout: float | None = None) -> None:
         r"""Type `text` as it is: a line needs its own `"\n"`, Ctrl-C is `"\x03"`.
 
-        Raises ChannelError when QEMU is gone.
+        `timeout` in seconds (default: `timeouts: command`). Raises ChannelError when QEMU is gone, or
+        the guest has not taken the text in time.
         """
         data = text.encode() if isinstance(text, str) else text
-        self._owner.call(self._port.type(data), self._owner.command_deadline(timeout), grace=TYPED)
+        deadline = self._owner.command_deadline(timeout)
+        self._owner.call(self._port.type(data, deadline), deadline, grace=TYPED)
 
     def expect(self, pattern: str, timeout: float | None = None, *, since: str = "mark") -> re.Match[str]:
         """Wait for a regular expression, as `vm.wait.console` does, with the same cursor."""

@@ -2,13 +2,14 @@
 
 QEMU writes each byte of the line into a log file of its own accord (`-chardev …,logfile=`), from the first
 one on and whether or not anybody listens, so the guest is never blocked by us. This module follows that
-file: inotify wakes it, and it wakes the waiters.
+file: inotify wakes it, and it wakes the waiters. It keeps the file's size bounded, too (`bounded_log`).
 
 Positions are absolute: characters of plain text since the line's first byte.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 from collections.abc import Callable
@@ -16,17 +17,19 @@ from pathlib import Path
 
 from pytest_maqet.guest.terminal_text import TerminalText
 from pytest_maqet.masking import masked
+from pytest_maqet.runs.bounded_log import begins_again, cut_note, give_back, read_piece
 
 #: A match may not be longer than this many characters: what was searched once is not searched again.
 LONGEST_MATCH = 64 * 1024
 #: This many characters of plain text are kept in memory; older ones are in the log file only.
 KEPT_TEXT = 32 * 1024 * 1024
+#: Of a flood so many bytes are taken in before others on the loop have their turn.
+TURN = 256 * 1024
 
 #: What is cut off is this much shorter than what is searched for secrets, in characters.
 LONGEST_SECRET = 16 * 1024
 
 _BLOCK = 64 * 1024
-_READ = 256 * 1024
 
 
 class ConsoleLog:
@@ -40,27 +43,57 @@ class ConsoleLog:
         self._blocks: list[str] = [""]
         self._first = 0  # position of the first character still kept
         self._end = 0
-        #: bytes read from the log so far
+        self._cut = begins_again(0)  # up to here the log file was cut
+        self._coming_back = False
+        #: bytes of the log that were taken in so far, or skipped
         self.raw_end = 0
+        #: bytes that were cut out of the log before they could be read
+        self.skipped = 0
+        #: why the log file cannot be kept short; empty where it can
+        self.growing = ""
 
     @property
     def end(self) -> int:
         """The position after the last character."""
         return self._end
 
-    def read(self) -> None:
-        """Take in what the log has grown by, and say so when there was something; nothing once closed."""
+    @property
+    def first(self) -> int:
+        """The position of the first character that is still in memory."""
+        return self._first
+
+    def read(self, limit: int | None = None) -> bool:
+        """Take in what the log has grown by up to now, and say so when there was something.
+
+        At most about `limit` bytes, if given; whether that left more to read. Nothing once closed.
+        """
         if self._fd < 0:
-            return
-        grown = False
-        while data := os.read(self._fd, _READ):
-            grown = True
-            self.raw_end += len(data)
-            self._append(self._decoder.feed(data))
-            if len(data) < _READ:
+            return False
+        begin = self.raw_end
+        size = os.fstat(self._fd).st_size
+        stop = size if limit is None else min(size, begin + limit)
+        while self.raw_end < stop:
+            position, data = read_piece(self._fd, self.raw_end)
+            if not data:
                 break
-        if grown:
+            self._skip(position - self.raw_end)
+            self.raw_end = position + len(data)
+            self._append(self._decoder.feed(data))
+        if begins_again(size) > self._cut:
+            self._cut, self.growing = give_back(self.path, self._cut)
+        if self.raw_end > begin:
             self._on_text()
+        return self.raw_end < size
+
+    def read_on(self) -> None:
+        """Take in one `TURN`, and come back for the rest of a flood when others had theirs."""
+        if self.read(TURN) and not self._coming_back:
+            self._coming_back = True
+            asyncio.get_running_loop().call_soon(self._next_turn)
+
+    def _next_turn(self) -> None:
+        self._coming_back = False
+        self.read_on()
 
     def text(self, start: int = 0, end: int | None = None) -> str:
         """Plain text from `start` to `end` (default: all); what is no longer kept is left out."""
@@ -91,17 +124,26 @@ class ConsoleLog:
         text = masked(self.text(max(0, self._end - lines * 400 - LONGEST_SECRET)))[-lines * 400 :]
         return "\n".join(text.rstrip("\n").split("\n")[-lines:])
 
-    def raw(self, start: int = 0) -> bytes:
-        """The bytes of the log from byte `start` on, as the guest sent them."""
+    def raw(self, start: int = 0) -> tuple[int, bytes]:
+        """The next bytes of the log at or after byte `start`, as the guest sent them, and where they begin.
+
+        A piece of some hundred kilobytes at most, empty at the end; what was cut out of the log is skipped.
+        """
         with self.path.open("rb") as log:
-            log.seek(start)
-            return log.read()
+            return read_piece(log.fileno(), start)
 
     def close(self) -> None:
         """Close the log file."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+    def _skip(self, count: int) -> None:
+        """Nobody will ever know what these bytes said; the text says that there were some."""
+        if count:
+            self.skipped += count
+            self._decoder = TerminalText()
+            self._append(cut_note(count))
 
     def _append(self, text: str) -> None:
         self._end += len(text)

@@ -10,7 +10,7 @@ from typing import Any, Generic, Self
 from pytest_maqet.deadline import Deadline
 from pytest_maqet.errors import MaqetError
 from pytest_maqet.guest.caller import Caller
-from pytest_maqet.guest.commands import CommandOutcome, Text, command_timeout
+from pytest_maqet.guest.commands import END_GRACE, CommandOutcome, Text, command_timeout
 from pytest_maqet.guest.remote_process import RemoteProcess
 
 #: Seconds that `terminate` gives a command at the end of its `with` block before it is killed.
@@ -62,17 +62,13 @@ class GuestProcess(Generic[Text]):
         Raises CommandTimeout, and lets it run on, when it did not end in time.
         """
         deadline = self._deadline(timeout)
-        try:
-            return self._call(self._process.wait(deadline), deadline)
-        except TimeoutError:
-            stdout, stderr = self._raw_output()
-            raise command_timeout(
-                self._process.vm_name,
-                self._process.request,
-                deadline,
-                CommandOutcome(0, stdout, stderr),
-                ended=False,
-            ) from None
+        status = self._call(self._waited(deadline), deadline)
+        if status is not None:
+            return status
+        partial = None
+        with contextlib.suppress(MaqetError):  # a guest that is frozen tells nothing any more
+            partial = CommandOutcome(0, *self._raw_output(Deadline.after(END_GRACE)))
+        raise command_timeout(self._process.vm_name, self._process.request, deadline, partial, ended=False)
 
     def terminate(self) -> None:
         """Send SIGTERM to it and its children."""
@@ -120,10 +116,16 @@ class GuestProcess(Generic[Text]):
             await process.wait(deadline)
         await process.forget(deadline)
 
-    def _raw_output(self) -> tuple[bytes, bytes]:
-        deadline = self._deadline(None)
+    async def _waited(self, deadline: Deadline) -> int | None:
+        """The status; None when its time was over."""
+        try:
+            return await self._process.wait(deadline)
+        except TimeoutError:
+            return None
+
+    def _raw_output(self, deadline: Deadline) -> tuple[bytes, bytes]:
         return self._call(self._process.output(deadline), deadline)
 
     def _output(self, index: int) -> Text:
-        text: Any = self._process.request.decode(self._raw_output()[index])
+        text: Any = self._process.request.decode(self._raw_output(self._deadline(None))[index])
         return text  # type: ignore[no-any-return]

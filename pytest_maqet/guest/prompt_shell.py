@@ -63,7 +63,7 @@ class PromptShell:
         if await self._shows_prompt(min(OWN_ACCORD, deadline.remaining / 4)):
             return
         start = self._log.end
-        await self._port.type(self._eol.encode())
+        await self._port.type(self._eol.encode(), deadline)
         if await self._next_prompt(start, deadline) is None:
             raise ChannelError(
                 f"{self._port.vm_name}: no prompt /{self._prompt.pattern}/ came within {deadline}; "
@@ -82,7 +82,7 @@ class PromptShell:
 
     async def _exchange(self, command: str, deadline: Deadline) -> str:
         start = self._log.end
-        await self._port.type((command + self._eol).encode())
+        await self._port.type((command + self._eol).encode(), deadline)
         text = await self._next_prompt(start, deadline)
         if text is None:
             shown = self._log.text(start)

@@ -120,7 +120,7 @@ class RemoteProcess:
         return await self._run(("/bin/sh", "-c", script, "sh", self._directory, *words), deadline)
 
     async def _run(self, words: tuple[str, ...], deadline: Deadline) -> CommandOutcome:
-        return await self._channel.run(CommandRequest(words), deadline)
+        return await self._channel.run(CommandRequest(words, label=str(self.request)), deadline)
 
     def _take(self, outcome: CommandOutcome, *, final: bool) -> None:
         text = outcome.stdout.strip()
@@ -142,7 +142,9 @@ async def start_process(
     Raises what `Channel.run` raises, and ChannelError when the guest has no place for its outputs.
     """
     words = ("/bin/sh", "-c", _START, "sh", command_script(request), _BECOME, channel.name)
-    started = await channel.run(CommandRequest(words, input=request.input or b""), deadline)
+    started = await channel.run(
+        CommandRequest(words, input=request.input or b"", label=str(request)), deadline
+    )
     directory = started.stdout.decode("utf-8", "replace").strip()
     if started.returncode != 0 or not _DIRECTORY.match(directory):
         raise ChannelError(
@@ -150,7 +152,9 @@ async def start_process(
             f"{started.stderr.decode('utf-8', 'replace').strip()}",
             hint="one of /dev/shm, /run, /tmp and /var/tmp must be writable in the guest",
         )
-    told = await channel.run(CommandRequest(("/bin/sh", "-c", _PID, "sh", directory)), deadline)
+    told = await channel.run(
+        CommandRequest(("/bin/sh", "-c", _PID, "sh", directory), label=str(request)), deadline
+    )
     pid = told.stdout.strip()
     if not pid.isdigit():
         raise ChannelError(f"{vm_name}: the command could not be started in the guest: {request}")

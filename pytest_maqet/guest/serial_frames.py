@@ -18,6 +18,8 @@ from pytest_maqet.loop import Pulse
 
 #: Outputs up to this many bytes each come with the answer that tells the end (see serial_helper.sh).
 LONGEST_INLINE = 1500
+#: A line of more bytes than this holds no answer: it is not kept until it ends.
+LONGEST_LINE = 256 * 1024
 
 _FRAME = re.compile(rb"~mq (([0-9a-f]+) ([a-z])([A-Za-z0-9+/=._ -]*)) (\d+) ~")
 # A message of Linux on its console, with the time that printk puts before it; taken out, what it broke in
@@ -94,11 +96,13 @@ class FrameReader:
 
     async def _line(self) -> bytes:
         while not self._lines:
-            data = self._log.raw(self._position)
+            begin, data = self._log.raw(self._position)
             if not data:
                 await self._changed.wait()
                 continue
-            self._position += len(data)
+            if begin > self._position or len(self._partial) > LONGEST_LINE:
+                self._partial = b""  # a flood: what was cut off is no answer any more
+            self._position = begin + len(data)
             text = _KERNEL_MESSAGE.sub(b"", self._partial + data)
             *lines, self._partial = text.split(b"\n")
             lines.reverse()

@@ -35,4 +35,9 @@ class TerminalText:
         unfinished = _UNFINISHED.search(text, max(0, len(text) - LONGEST_ESCAPE))
         cut = unfinished.start() if unfinished else len(text)
         self._held = text[cut:]
-        return _LINE_END.sub("\n", _ESCAPE.sub("", text[:cut]))
+        text = text[:cut]
+        # The regular expressions are slow on a flood, and most of what comes has nothing for them.
+        if "\x1b" in text:
+            text = _ESCAPE.sub("", text)
+        text = text.replace("\r\n", "\n")
+        return _LINE_END.sub("\n", text) if "\r\n" in text else text

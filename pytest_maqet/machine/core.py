@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pytest_maqet.config import ReadyWait, VmConfig
-from pytest_maqet.deadline import Deadline
-from pytest_maqet.errors import MaqetError, NotSupported
+from pytest_maqet.deadline import Deadline, enclosed
+from pytest_maqet.errors import ChannelError, CommandTimeout, MaqetError, NotSupported, WaitTimeout
 from pytest_maqet.guest.wake_port import WakeAnswer
 from pytest_maqet.loop import LoopThread, lease_loop, release_loop, rest_loop, wake_loop
 from pytest_maqet.machine import power, ready, starting
@@ -24,6 +24,7 @@ from pytest_maqet.machine.removal import remove_tree
 from pytest_maqet.machine.turns import Turns
 from pytest_maqet.machine.waits import Waits
 from pytest_maqet.waiting.engine import Condition, race
+from pytest_maqet.waiting.standstill import is_stopped, standstill
 
 T = TypeVar("T")
 
@@ -53,8 +54,12 @@ class MachineCore:
     # -- the loop and the clock ----------------------------------------------------------------------------
 
     def on_loop(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine on the loop and block for its value."""
-        return self._loop.run(work)
+        """Run a coroutine on the loop and block for its value; what times out tells what holds the VM up."""
+        try:
+            return self._loop.run(work)
+        except (WaitTimeout, CommandTimeout, ChannelError) as error:
+            error.add_cause(standstill(self.life.vitals))
+            raise
 
     def call_on_loop(self, function: Callable[..., T], *arguments: Any) -> T:
         """Call a plain function on the loop's thread and block for its value."""
@@ -65,9 +70,12 @@ class MachineCore:
         return self._loop.run(call())
 
     def deadline(self, timeout: float | None, default: float) -> Deadline:
-        """The deadline of one public call, scaled as `--maqet-timeout-scale` wants it."""
+        """The deadline of one public call, scaled as `--maqet-timeout-scale` wants it.
+
+        Inside the function of a `wait.until`, never much later than that one's (`deadline.enclosed`).
+        """
         seconds = default if timeout is None else timeout
-        return Deadline.after(seconds, self.host.scale(self.life.facts.accelerator))
+        return enclosed(Deadline.after(seconds, self.host.scale(self.life.facts.accelerator)))
 
     def pause_watchfully(self, seconds: float) -> None:
         """Sleep for a poll; raises at once when the VM fails meanwhile."""
@@ -166,6 +174,8 @@ class MachineCore:
             return vitals.end_wanted or f"QEMU died: {vitals.exit.reason}"
         if vitals.failures.panicked:
             return "the guest had panicked"
+        if is_stopped(vitals):
+            return standstill(vitals)  # it would not answer
         try:
             state = self.on_loop(self.life.run_state(self.deadline(None, self.config.timeouts.qmp)))
         except MaqetError as error:

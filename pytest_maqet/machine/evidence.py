@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 from pytest_maqet.errors import MaqetError
 from pytest_maqet.masking import MASKS, masked
 from pytest_maqet.qemu.events import Event
+from pytest_maqet.runs.bounded_log import pieces
 from pytest_maqet.storage.report import storage_info as report_storage
 from pytest_maqet.visible_text import visible
+from pytest_maqet.waiting.standstill import is_stopped
 from pytest_maqet.waiting.vitals import Vitals
 
 if TYPE_CHECKING:
@@ -68,7 +70,7 @@ def save(vm: MachineCore, folder: Path) -> list[Path]:
     for target, source in sources:
         try:
             if source.stat().st_size:
-                MASKS.copy(source, folder / target)
+                MASKS.copy(pieces(source), folder / target)
                 saved.append(folder / target)
         except FileNotFoundError:
             continue
@@ -103,7 +105,7 @@ def _taken(command_line: Path, vm: MachineCore) -> bool:
 
 
 def _screenshot(vm: MachineCore, target: Path) -> list[Path]:
-    if vm.life.vitals.exit is not None or not vm.life.facts.has_display:
+    if vm.life.vitals.exit is not None or is_stopped(vm.life.vitals) or not vm.life.facts.has_display:
         return []
     deadline = vm.deadline(SCREENSHOT_TIME, SCREENSHOT_TIME)
     arguments = {"filename": str(target.absolute()), "format": "png"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -36,9 +36,9 @@ def expecting(
     kind: type[MaqetError] | None,
     match: str | None,
     fail_on: str | None,
-    deadline: Deadline,
+    deadline: Callable[[], Deadline],
 ) -> Iterator[Caught]:
-    """See `VirtualMachine.expecting`."""
+    """See `VirtualMachine.expecting`; the time of `deadline` begins when the block is left."""
     if kind is None and fail_on is None:
         raise TypeError("expecting() needs GuestPanic, QemuDied, or fail_on='a regular expression'")
     wanted = kind or GuestPanic
@@ -59,7 +59,7 @@ def expecting(
             # A command in flight cannot complete after the failure, so it ended with it: that is the failure.
             if not any(error in failure.raised for failure in expectation.caught):
                 raise
-        vm.on_loop(_await(vm, expectation, deadline))
+        vm.on_loop(_await(vm, expectation, deadline()))
     finally:
         vm.call_on_loop(failures.unexpect, expectation)
     caught._error = expectation.caught[0].error()  # noqa: SLF001 - its maker fills it in

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -30,6 +29,7 @@ from pytest_maqet.machine.removal import remove_tree
 from pytest_maqet.machine.starting import Launch, cont
 from pytest_maqet.machine.waking import settle, way_to_wake
 from pytest_maqet.qemu.inputs import Drive
+from pytest_maqet.runs.bounded_log import copy_log
 from pytest_maqet.runs.vm_directory import VmDirectory
 from pytest_maqet.storage.images import backing_chain, probe_image
 from pytest_maqet.storage.overlays import copy_overlay, create_overlay, rebase
@@ -275,7 +275,7 @@ def _kept_logs(directory: VmDirectory, draft: Draft, config: VmConfig) -> dict[s
     kept = {}
     for name in config.serial:
         log = directory.serial_log(name)
-        shutil.copyfile(log, draft.path / log.name)
+        copy_log(log, draft.path / log.name)
         kept[name] = log.name
     return kept
 
@@ -283,4 +283,4 @@ def _kept_logs(directory: VmDirectory, draft: Draft, config: VmConfig) -> dict[s
 def _copy_logs(source: VmDirectory, target: VmDirectory, config: VmConfig) -> None:
     for name in config.serial:
         with suppress(FileNotFoundError):
-            shutil.copyfile(source.serial_log(name), target.serial_log(name))
+            copy_log(source.serial_log(name), target.serial_log(name))

@@ -17,7 +17,7 @@ from pytest_maqet.config import VmConfig
 from pytest_maqet.deadline import Deadline
 from pytest_maqet.errors import ChannelError, DiskError, GuestPanic, MaqetError, QMPCommandError
 from pytest_maqet.guest.channel import Channel, pick
-from pytest_maqet.guest.commands import END_GRACE, CommandRequest, CompletedCommand
+from pytest_maqet.guest.commands import END_GRACE, CommandRequest, CompletedCommand, command_timeout
 from pytest_maqet.guest.quick_agent import QuickAgent
 from pytest_maqet.guest.remote_process import RemoteProcess, start_process
 from pytest_maqet.guest.serial_port import SerialPort
@@ -28,7 +28,7 @@ from pytest_maqet.machine.agent_choice import agent_channel
 from pytest_maqet.machine.agent_port import AgentPort
 from pytest_maqet.machine.forwarding import forward
 from pytest_maqet.machine.monitors import claim_monitor
-from pytest_maqet.machine.under_way import UnderWay
+from pytest_maqet.machine.under_way import Overdue, UnderWay, unless_stopped
 from pytest_maqet.qemu.inputs import Drive
 from pytest_maqet.qemu.monitor import Monitor
 from pytest_maqet.runs.leases import Lease
@@ -202,9 +202,11 @@ class Life:
         """Run a command over this channel and no other."""
         started = time.monotonic()
         work = channel.run(request, deadline)
-        if channel.name == "agent":
-            work = self._agent_port.while_open(work)
-        outcome = await self.guarded(work, deadline)
+        guest_work = self._agent_port.while_open(work) if channel.name == "agent" else work
+        try:
+            outcome = await self.guarded(guest_work, deadline)
+        except Overdue:
+            raise command_timeout(self.config.name, request, deadline, None, ended=False) from None
         return CompletedCommand.from_outcome(request, outcome, duration=time.monotonic() - started)
 
     async def spawn(self, request: CommandRequest, deadline: Deadline) -> RemoteProcess:
@@ -240,15 +242,13 @@ class Life:
         return ""
 
     async def guarded(self, work: Coroutine[Any, Any, T], deadline: Deadline, *, grace: float = 0.0) -> T:
-        """Race `work` against the VM's failures; a channel words its own time-out."""
+        """Race `work` against the VM's failures; a channel words its own time-out, if QEMU lets it."""
+        work = unless_stopped(self.vitals, work, deadline)
         racing = race(self.vitals, work, _later(deadline, END_GRACE + 1), even_excused=True, grace=grace)
         return await self._under_way.run(racing)
 
     async def break_off(self) -> None:
-        """The guest goes back in time: end what is under way in it, and every conversation with it.
-
-        Nothing is cleared up in the guest, since it will never have been there.
-        """
+        """The guest goes back in time: end all that is under way with it; in it nothing is cleared up."""
         await self._under_way.break_off()
         await self._close_channels()
         self.forget_channel()

@@ -11,6 +11,7 @@ from pytest_maqet.errors import ChannelError, MaqetError, WaitTimeout
 from pytest_maqet.guest.commands import CommandRequest
 from pytest_maqet.waiting.engine import race, wait_for
 from pytest_maqet.waiting.pushed import EventCame
+from pytest_maqet.waiting.standstill import is_stopped
 
 if TYPE_CHECKING:
     from pytest_maqet.machine.core import MachineCore
@@ -26,6 +27,9 @@ _HALTED = {"guest-panicked", "shutdown", "internal-error", "io-error"}
 async def stop(life: Life, deadline: Deadline) -> None:
     """ACPI power button, then `quit`, then SIGKILL; returns when QEMU's process has ended."""
     life.vitals.end_wanted = "stopped by vm.stop()"
+    if is_stopped(life.vitals):
+        await end(life)
+        return
     with suppress(MaqetError, TimeoutError):
         if await life.run_state(deadline) == "running":
             before = life.vitals.mailbox.count
@@ -36,8 +40,9 @@ async def stop(life: Life, deadline: Deadline) -> None:
 
 
 async def end(life: Life) -> None:
-    """`quit`, then SIGKILL; returns when QEMU's process has ended."""
-    await life.quit(Deadline.after(QUIT_TIME))
+    """`quit`, then SIGKILL; returns when QEMU's process has ended. A stopped one is not asked."""
+    if not is_stopped(life.vitals):
+        await life.quit(Deadline.after(QUIT_TIME))
     if life.vitals.exit is None:
         life.process.kill()
         await life.wait_exit(Deadline.after(QUIT_TIME))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_maqet.deadline import Deadline
 from pytest_maqet.loop import Pulse
+from pytest_maqet.qemu.events import KEPT_EVENTS
 from pytest_maqet.waiting.engine import race, timed_out
 from pytest_maqet.waiting.failures import told_by
 
@@ -22,12 +23,15 @@ class EventStream:
     def __init__(self, vm: MachineCore, names: tuple[str, ...]) -> None:
         self._vm = vm
         self._names = names
-        self._waiting: deque[Mapping[str, Any]] = deque()
+        self._waiting: deque[Mapping[str, Any]] = deque(maxlen=KEPT_EVENTS)
+        #: how many events are lost because so many came and nobody got them (`KEPT_EVENTS`)
+        self.dropped = 0
         self._pulse = Pulse()
 
     def take_in(self, message: Mapping[str, Any]) -> None:
         """Called on the loop with each event."""
         if not self._names or message["event"] in self._names:
+            self.dropped += len(self._waiting) == KEPT_EVENTS
             self._waiting.append(message)
             self._pulse.beat()
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_maqet.config import ReadyWait
 from pytest_maqet.deadline import Deadline
 from pytest_maqet.waiting.engine import Condition, race, timed_out, wait_for
+from pytest_maqet.waiting.standstill import beginning
 from pytest_maqet.waiting.vitals import Vitals
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ async def hold_all(vitals: Vitals, conditions: list[Condition[Any]], deadline: D
     All start from the same cursor; they are settled at the end only, so that the cursor moves to the
     furthest end. Raises WaitTimeout for the first that did not hold.
     """
+    began = beginning(vitals)
     pending = [asyncio.ensure_future(condition.hold()) for condition in conditions]
     try:
         values = await race(vitals, _gather(pending), deadline)
@@ -30,7 +32,7 @@ async def hold_all(vitals: Vitals, conditions: list[Condition[Any]], deadline: D
         open_ones = [c for c, work in zip(conditions, pending, strict=True) if not _held(work)]
         what = " and ".join(condition.describe() for condition in open_ones)
         seen = "; ".join(filter(None, (condition.last_seen() for condition in open_ones)))
-        raise timed_out(vitals, what, seen, deadline) from None
+        raise timed_out(vitals, what, seen, deadline, began) from None
     finally:
         for work in pending:
             work.cancel()

@@ -16,7 +16,7 @@ from typing import Any
 
 from pytest_maqet.config import VmConfig
 from pytest_maqet.deadline import Deadline
-from pytest_maqet.errors import ConfigError, GuestPanic, MaqetError, NotSupported, StartError
+from pytest_maqet.errors import ConfigError, GuestPanic, MaqetError, NotSupported, StartError, WaitTimeout
 from pytest_maqet.loop import LoopThread
 from pytest_maqet.machine.drives import make_drives
 from pytest_maqet.machine.host import Host
@@ -29,10 +29,12 @@ from pytest_maqet.qemu.command_line import CommandLine
 from pytest_maqet.qemu.events import Mailbox
 from pytest_maqet.qemu.inputs import Drive, Ram
 from pytest_maqet.qemu.start_failure import explain
+from pytest_maqet.runs.bounded_log import last_bytes
 from pytest_maqet.runs.exit_status import Exit
 from pytest_maqet.runs.process import QemuProcess
 from pytest_maqet.runs.vm_directory import VmDirectory
 from pytest_maqet.templates.manifest import Damaged
+from pytest_maqet.waiting.standstill import standstill
 from pytest_maqet.waiting.vitals import Vitals
 
 #: How much of a console is searched for secrets before its end is shown, in bytes.
@@ -51,6 +53,9 @@ _SCREENS = (
     "ati",
 )
 
+
+#: How much of QEMU's stderr is looked at when a start fails, in bytes.
+_STDERR = 64 * 1024
 
 #: What sets a paused QEMU going, once its events are being kept.
 Go = Callable[[Life, Deadline], Awaitable[None]]
@@ -207,7 +212,9 @@ async def _connected(
     life = Life(config, directory, process, facts, vitals)
     try:
         await life.connect(Deadline.after(time))
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, WaitTimeout):
+            error.add_cause(standstill(vitals))
         await life.disconnect()
         raise
     return life
@@ -217,7 +224,9 @@ def _verdict(
     config: VmConfig, command_line: CommandLine, ended: Exit | None, directory: VmDirectory, error: MaqetError
 ) -> StartError:
     """One error for every way a start can fail: what QEMU said, how it ended, its console, what to do."""
-    stderr = directory.stderr_log.read_text(errors="replace") if directory.stderr_log.exists() else ""
+    stderr = ""
+    with suppress(OSError):
+        stderr = last_bytes(directory.stderr_log, _STDERR).decode(errors="replace")
     if ended is not None:
         return explain(command_line, ended, stderr, _console_tail(directory))
     return StartError(
@@ -254,7 +263,7 @@ def _console_tail(directory: VmDirectory) -> str:
     tails = []
     for log in sorted(directory.path.glob("serial-*.log")):
         with suppress(OSError):
-            tails.append(masked(log.read_bytes()[-BYTES_SEARCHED:].decode(errors="replace"))[-2000:])
+            tails.append(masked(last_bytes(log, BYTES_SEARCHED).decode(errors="replace"))[-2000:])
     return "\n".join(tails)
 
 

@@ -237,7 +237,8 @@ class VirtualMachine(StateCalls):
         becomes a failure for the block. A command in flight ends with the failure, and the block with it. The
         block may stop and start the VM.
         """
-        return expecting(self, kind, match, fail_on, self.deadline(timeout, self.config.timeouts.wait))
+        seconds = self.config.timeouts.wait
+        return expecting(self, kind, match, fail_on, lambda: self.deadline(timeout, seconds))
 
     def exclusive(self, timeout: float | None = None) -> AbstractContextManager[None]:
         """Have a `run`-scoped VM to oneself, across workers; `timeout` as in `timeouts: lock`.

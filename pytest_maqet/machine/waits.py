@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from pytest_maqet.deadline import Deadline, pauses
+from pytest_maqet.deadline import Deadline, enclosing, pauses
 from pytest_maqet.errors import GuestPanic, MaqetError
 from pytest_maqet.guest.commands import CompletedCommand
+from pytest_maqet.guest.console_log import LONGEST_MATCH
 from pytest_maqet.machine.named_conditions import named_condition
 from pytest_maqet.runs.exit_status import Exit
 from pytest_maqet.waiting.engine import Condition, timed_out, wait_for
@@ -28,6 +29,7 @@ from pytest_maqet.waiting.pushed import (
     QemuExited,
     StatusIs,
 )
+from pytest_maqet.waiting.standstill import beginning
 
 if TYPE_CHECKING:
     from pytest_maqet.machine.core import MachineCore
@@ -137,17 +139,23 @@ class Waits:
     ) -> T:
         """Call `function` until what it returns is true, and return that. It runs in the caller's thread.
 
+        Waits and commands in it end with this wait, whatever time they are given (or `LAST_LOOK` later).
         An AssertionError or MaqetError that it raises counts as "not yet"; the error at the end is raised
         from the last one.
         """
         deadline = self._deadline(timeout)
         what = message or str(getattr(function, "__name__", repr(function)))
         seen = ""
+        began = beginning(self._vm.life.vitals)
         last: Exception | None = None
+        late = False
         for pause in chain(pauses(deadline), [0.0]):
+            if late and not pause:
+                break  # the look before ended after the deadline: it was the last one
             self._vm.pause_watchfully(0.0)
             try:
-                value = function()
+                with enclosing(deadline):
+                    value = function()
             except (AssertionError, MaqetError) as error:
                 self._vm.pause_watchfully(0.0)
                 last, seen = error, f"{type(error).__name__}: {error}"
@@ -155,9 +163,10 @@ class Waits:
                 if value:
                     return value
                 last, seen = None, f"it returned {value!r}"
+            late = deadline.expired
             if pause:
                 self._vm.pause_watchfully(pause)
-        raise timed_out(self._vm.life.vitals, what, seen, deadline) from last
+        raise timed_out(self._vm.life.vitals, what, seen, deadline, began) from last
 
     def all(self, *conditions: Mapping[str, Any], timeout: float | None = None, **named: Any) -> list[Any]:
         """Wait until all conditions hold, in any order; returns their values in order.
@@ -224,10 +233,19 @@ class Waits:
         log = self._vm.life.vitals.consoles[name]
         start = log.raw_end if since == "now" else 0 if since == "start" else self._vm.raw_mark(name)
         found: list[re.Match[str] | None] = [None]
+        begin, text = start, ""
 
         def look() -> bool:
-            found[0] = compiled.search(log.raw(start).decode("latin-1"))
-            return found[0] is not None
+            nonlocal begin, text
+            while found[0] is None:
+                at, data = log.raw(begin + len(text))
+                if not data:
+                    return False
+                # What was searched is kept as far as a match may reach back.
+                kept = text[-LONGEST_MATCH:] if at == begin + len(text) else ""
+                begin, text = at - len(kept), kept + data.decode("latin-1")
+                found[0] = compiled.search(text)
+            return True
 
         self.until(look, message=f"/{pattern}/ in the console's raw output", timeout=timeout)
         assert found[0] is not None

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
-#: Older events than this many are forgotten; a VM has a few dozen in its life.
-KEPT_EVENTS = 50_000
+#: Older events than this many are forgotten; a VM has a few dozen in its life, one that resets itself without
+#: end has as many as it likes.
+KEPT_EVENTS = 10_000
 
 
 @dataclass(frozen=True)
@@ -67,11 +69,21 @@ class Mailbox:
         self._mark = self._count
         self._taken.clear()
 
-    def find(self, name: str, data: Mapping[str, Any], since: int | None = None) -> Event | None:
-        """The oldest matching event since number `since`, or (None) the oldest untaken one since the mark."""
-        first = self._mark if since is None else since
-        for event in self._events:
-            if event.number < first or (since is None and event.number in self._taken):
+    @property
+    def dropped(self) -> int:
+        """How many events are no longer kept, because so many came after them."""
+        return self._count - len(self._events)
+
+    def find(
+        self, name: str, data: Mapping[str, Any], since: int | None = None, searched: int = 0
+    ) -> Event | None:
+        """The oldest matching event since number `since`, or (None) the oldest untaken one since the mark.
+
+        `searched` is the `count` at which an earlier call with the same arguments found nothing.
+        """
+        first = max(self._mark if since is None else since, searched)
+        for event in islice(self._events, max(0, first - self.dropped), None):
+            if since is None and event.number in self._taken:
                 continue
             if event.matches(name, data):
                 return event
@@ -83,7 +95,7 @@ class Mailbox:
 
     def since(self, number: int) -> list[Event]:
         """All kept events from `number` on."""
-        return [event for event in self._events if event.number >= number]
+        return list(islice(self._events, max(0, number - self.dropped), None))
 
     def untaken(self) -> list[Event]:
         """What a wait could still be given."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,7 @@ class Monitor:
         self._on_lost = on_lost
         self._client = _Client(on_event)
         self._watch: asyncio.Task[None] | None = None
+        self._socket: socket.socket | None = None
 
     @property
     def connected(self) -> bool:
@@ -80,15 +82,19 @@ class Monitor:
         """
         try:
             async with asyncio.timeout(deadline.remaining):
-                await self._client.connect(str(self.path))
+                self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+                self._socket.setblocking(False)
+                await asyncio.get_running_loop().sock_connect(self._socket, str(self.path))
+                await self._client.connect(self._socket)
         except TimeoutError:
             raise WaitTimeout(
                 f"QEMU did not greet on its monitor {self.path} within {deadline}",
                 hint="it hangs, or another client is connected to this monitor (each serves one)",
             ) from None
-        except ConnectError as error:
+        except (ConnectError, OSError) as error:
             await self.close()
-            raise ChannelError(f"no QMP session on {self.path}: {error.exc!r}") from error
+            cause = error.exc if isinstance(error, ConnectError) else error
+            raise ChannelError(f"no QMP session on {self.path}: {cause!r}") from error
         self._watch = asyncio.create_task(self._tell_loss())
 
     async def execute(self, command: str, arguments: Mapping[str, Any] | None, deadline: Deadline) -> object:
@@ -116,15 +122,22 @@ class Monitor:
             raise ChannelError(f"the QMP session was lost during {command!r}: {error}") from error
 
     async def close(self) -> None:
-        """End the session in order; a lost connection is no error here. Idempotent."""
+        """End the session; a lost connection is no error here. Idempotent."""
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
+        connection, self._socket = self._socket, None
+        if connection is not None:
+            # A command may be half unsent, and a QEMU that hangs never takes it: orderly would be for ever.
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
         # A session that QEMU's end has broken re-raises that at the first disconnect, the second is quiet.
         for _ in range(2):
             with contextlib.suppress(QMPError, ProtocolError, OSError, EOFError, ValueError):
                 await self._client.disconnect()
-                return
+                break
+        if connection is not None:
+            connection.close()
 
     async def _tell_loss(self) -> None:
         while self._client.runstate is Runstate.RUNNING:

@@ -12,6 +12,7 @@ from pytest_maqet.guest.terminal_text import TerminalText
 from pytest_maqet.management.usage import used_by
 from pytest_maqet.masking import MASKS, masked
 from pytest_maqet.reporting.artifacts import made_folder
+from pytest_maqet.runs.bounded_log import last_bytes, pieces
 from pytest_maqet.runs.exit_status import read_exit
 from pytest_maqet.runs.vm_directory import VmDirectory
 from pytest_maqet.visible_text import visible
@@ -50,7 +51,7 @@ def keep_logs(run: Path, worker: str, root: Path, folder: Path) -> bool:
             with suppress(OSError):
                 if log.stat().st_size:
                     made_folder(root, folder)
-                    MASKS.copy(log, folder / f"{directory.path.name}-{log.name}")
+                    MASKS.copy(pieces(log), folder / f"{directory.path.name}-{log.name}")
                     kept = True
     return kept
 
@@ -62,7 +63,7 @@ def _consoles(directory: VmDirectory) -> list[Path]:
 def _tail(log: Path) -> str:
     """The last lines of a log as plain text; nothing where there is none."""
     try:
-        data = log.read_bytes()[-BYTES:]
+        data = last_bytes(log, BYTES)
         whole = log.stat().st_size <= BYTES
     except OSError:
         return ""

@@ -13,6 +13,7 @@ from pathlib import Path
 from pytest_maqet.deadline import Deadline, pauses
 from pytest_maqet.errors import NotSupported, QemuDied, StartError
 from pytest_maqet.masking import masked
+from pytest_maqet.runs.bounded_log import last_bytes
 from pytest_maqet.runs.child_environment import child_environment
 from pytest_maqet.runs.exit_status import UNKNOWN, Exit, read_exit
 from pytest_maqet.runs.keeper_process import KILLED, Job, KeeperProcess, readable
@@ -21,7 +22,7 @@ from pytest_maqet.runs.vm_directory import VmDirectory
 
 #: How long the keeper may take to write the exit status of a QEMU that is dead, in seconds.
 EXIT_RECORDED = 1.0
-#: How many characters of QEMU's stderr an error carries.
+#: How many bytes of QEMU's stderr an error carries.
 STDERR_TAIL = 4000
 
 
@@ -186,7 +187,9 @@ def _recorded(directory: VmDirectory) -> Exit:
 def _died(directory: VmDirectory) -> QemuDied:
     found = _recorded(directory)
     try:
-        said = masked(directory.stderr_log.read_text(errors="replace").strip())[-STDERR_TAIL:]
+        # More than is shown is searched for secrets: half of one would not be found.
+        text = last_bytes(directory.stderr_log, 4 * STDERR_TAIL).decode(errors="replace").strip()
+        said = masked(text)[-STDERR_TAIL:]
     except OSError:
         said = ""
     return QemuDied(

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 from pytest_maqet.deadline import Deadline
 from pytest_maqet.errors import MaqetError, WaitTimeout
 from pytest_maqet.waiting.failures import Failure
+from pytest_maqet.waiting.standstill import Beginning, beginning, standstill
 from pytest_maqet.waiting.vitals import Vitals
 
 T = TypeVar("T")
@@ -84,19 +85,24 @@ async def wait_for(vitals: Vitals, condition: Condition[T], deadline: Deadline) 
 
     Raises WaitTimeout with what was awaited, for how long, and what was seen last.
     """
+    began = beginning(vitals)
     try:
         value = await race(vitals, condition.hold(), deadline, condition.tolerates)
     except TimeoutError:
-        raise timed_out(vitals, condition.describe(), condition.last_seen(), deadline) from None
+        raise timed_out(vitals, condition.describe(), condition.last_seen(), deadline, began) from None
     condition.settle()
     return value
 
 
-def timed_out(vitals: Vitals, what: str, seen: str, deadline: Deadline) -> WaitTimeout:
-    """The error for a wait whose time is over."""
+def timed_out(
+    vitals: Vitals, what: str, seen: str, deadline: Deadline, began: Beginning | None = None
+) -> WaitTimeout:
+    """The error for a wait whose time is over; with `began` it says how busy QEMU was meanwhile."""
     lines = [f"{vitals.vm_name}: waited {deadline} for {what}"]
     if seen:
         lines.append(f"last seen: {seen}")
+    if why := standstill(vitals, began):
+        lines.append(why)
     lines.append(vitals.context())
     return WaitTimeout("\n".join(lines))
 

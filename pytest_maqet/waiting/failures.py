@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pytest_maqet.errors import DiskError, GuestPanic, MaqetError, QemuDied
-from pytest_maqet.guest.console_log import ConsoleLog
+from pytest_maqet.guest.console_log import LONGEST_MATCH, ConsoleLog
 
 #: An unfinished line counts as finished after this many seconds without more output.
 SETTLE = 0.02
@@ -133,7 +133,8 @@ class FailureWatch:
         start = self._scanned.get(console, 0)
         text = console.text(start)
         unfinished = text.rfind("\n") + 1
-        if unfinished < len(text) and not settled:
+        endless = len(text) - unfinished > LONGEST_MATCH  # else each piece of it would be looked at again
+        if unfinished < len(text) and not settled and not endless:
             self._come_back(console)
             text = text[:unfinished]
         wanted = [*self._patterns, *((e.pattern.pattern, e.pattern) for e in self._expectations if e.pattern)]
@@ -141,7 +142,7 @@ class FailureWatch:
         for position, name, match in sorted(found, key=lambda hit: hit[:2]):
             line_start = text.rfind("\n", 0, position) + 1
             self._add_console_failure(name, match, console, start + line_start)
-        self._scanned[console] = start + (len(text) if found else unfinished)
+        self._scanned[console] = start + (len(text) if found or endless else unfinished)
 
     def _come_back(self, console: ConsoleLog) -> None:
         """Look again when the console has been quiet for a moment."""

@@ -21,6 +21,8 @@ from pytest_maqet.waiting.http_answer import HttpAnswer
 
 #: One connection attempt or answer may take this long, in seconds, before the next is made.
 ATTEMPT = 5.0
+#: Of an HTTP answer no more is read than this many bytes, for some never end.
+LONGEST_ANSWER = 64 * 1024 * 1024
 _LISTEN = "0A"  # TCP_LISTEN in /proc/net/tcp (include/net/tcp_states.h of Linux)
 _LIST_SOCKETS = "cat /proc/net/tcp /proc/net/tcp6 2>/dev/null; exit 0"
 
@@ -247,7 +249,7 @@ async def _first_bytes(
     host: str, port: int, deadline: Deadline, *, send: bytes = b"", to_end: bool = False
 ) -> bytes:
     """What a TCP peer sends first (or all it sends); empty when it closes, refuses or keeps silent."""
-    data = b""
+    data = bytearray()
     writer = None
     try:
         async with asyncio.timeout(deadline.remaining):
@@ -255,14 +257,14 @@ async def _first_bytes(
             writer.write(send)
             while chunk := await reader.read(64 * 1024):
                 data += chunk
-                if not to_end:
+                if not to_end or len(data) > LONGEST_ANSWER:
                     break
     except (OSError, TimeoutError):
         pass  # not yet
     finally:
         if writer is not None:
             writer.close()
-    return data
+    return bytes(data)
 
 
 class _Received:

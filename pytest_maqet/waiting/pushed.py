@@ -45,6 +45,7 @@ class ConsoleText:
         self._start = start
         self._searched = start
         self._settled = settled
+        self._skipped_before = console.skipped
         self.position = start
 
     def describe(self) -> str:
@@ -53,7 +54,9 @@ class ConsoleText:
 
     def last_seen(self) -> str:
         """How much output was searched."""
-        return f"{self._console.end - self._start} characters of console output since the wait's mark"
+        seen = f"{self._console.end - self._start} characters of console output since the wait's mark"
+        lost = self._console.skipped - self._skipped_before
+        return f"{seen}; it came so fast that {lost} bytes were cut unread" if lost else seen
 
     async def hold(self) -> re.Match[str]:
         """Search again after each piece of output; a match at its very end may still become longer."""
@@ -114,6 +117,7 @@ class EventCame:
         self._data = data
         self._since = since
         self._found: Event | None = None
+        self._searched = 0
 
     def describe(self) -> str:
         """The event's name and data."""
@@ -122,15 +126,20 @@ class EventCame:
 
     def last_seen(self) -> str:
         """The events that did come."""
-        names = [event.name for event in self._vitals.mailbox.untaken()]
-        return f"events not taken: {', '.join(names[-10:]) or 'none'}"
+        mailbox = self._vitals.mailbox
+        names = [event.name for event in mailbox.untaken()]
+        seen = f"events not taken: {', '.join(names[-10:]) or 'none'}"
+        gone = mailbox.dropped - (self._since or 0)
+        return f"{seen}; the {mailbox.dropped} oldest ones of all are no longer kept" if gone > 0 else seen
 
     async def hold(self) -> Mapping[str, Any]:
         """Look again after each event."""
         while True:
-            self._found = self._vitals.mailbox.find(self._name, self._data, self._since)
+            mailbox = self._vitals.mailbox
+            self._found = mailbox.find(self._name, self._data, self._since, self._searched)
             if self._found is not None:
                 return self._found.message
+            self._searched = mailbox.count
             await self._vitals.pulse.wait()
 
     def settle(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ from pytest_maqet.guest.console_log import ConsoleLog
 from pytest_maqet.guest.serial_frames import hide_traffic
 from pytest_maqet.loop import Pulse
 from pytest_maqet.qemu.events import Mailbox
+from pytest_maqet.runs.bounded_log import give_back, last_bytes
 from pytest_maqet.runs.exit_status import Exit, read_exit
 from pytest_maqet.runs.process import QemuProcess
+from pytest_maqet.runs.process_state import ProcessState, process_state
 from pytest_maqet.waiting.failures import FailureWatch
 from pytest_maqet.waiting.host_disk import disk_error, full_note, stopped_by
 
@@ -29,6 +32,8 @@ EXEC_PORT = "exec-port"
 RESTORE_JOB = "maqet-restore-"
 #: How many lines of the console an error shows.
 TAIL_LINES = 15
+#: How many bytes of QEMU's stderr are looked at for that.
+STDERR_TAIL = 16 * 1024
 
 
 class Vitals:
@@ -55,6 +60,8 @@ class Vitals:
         self.end_wanted: str | None = None
         #: QEMU's reason once the guest has powered off, until it is reset
         self.powered_off: str | None = None
+        #: whether QEMU was told to stop the guest's CPUs, and not yet to go on
+        self.paused = False
         #: whether the guest agent had opened its port and has closed it since
         self.agent_gone = False
         #: whether maqet-wake has its port open in the guest
@@ -67,6 +74,7 @@ class Vitals:
         #: where the drives lie on the host, by their node names
         self.disks: Mapping[str, Path] = {}
         self._stderr_log = stderr_log
+        self._stderr_cut = 0
         self._process: QemuProcess | None = None
         self._watches: list[int] = []
         self._loop = asyncio.get_running_loop()
@@ -77,14 +85,30 @@ class Vitals:
         """The main console, where the VM has one."""
         return next(iter(self.consoles.values()), None)
 
+    @property
+    def pid(self) -> int:
+        """QEMU's process id; 0 while none is followed."""
+        return self._process.pid if self._process is not None else 0
+
+    def process_state(self) -> ProcessState | None:
+        """QEMU's process as the kernel sees it; None when it is not followed or has ended."""
+        if self._process is None or self.exit is not None:
+            return None
+        return process_state(self._process.pid)
+
     def follow(self, process: QemuProcess) -> None:
         """Begin to follow the process and its console logs."""
         self._process = process
         self._loop.add_reader(process.fileno(), self._process_ended)
         watch = lease_watch(self._loop)
         for console in self.consoles.values():
-            self._watches.append(watch.add(console.path, console.read))
+            self._watches.append(watch.add(console.path, console.read_on))
             console.read()
+        with contextlib.suppress(OSError):  # it is made by QEMU's keeper
+            self._watches.append(watch.add(self._stderr_log, self._stderr_grew))
+
+    def _stderr_grew(self) -> None:
+        self._stderr_cut, _ = give_back(self._stderr_log, self._stderr_cut)
 
     def _skip_the_past(self) -> None:
         """What the logs hold of lives before this one can be searched, but is no failure of this one."""
@@ -111,28 +135,42 @@ class Vitals:
     def on_event(self, message: Mapping[str, Any]) -> None:
         """Take in a QMP event."""
         self.mailbox.put(message)
-        if message["event"] == "GUEST_PANICKED":
-            self.read_consoles()
-            for console in self.consoles.values():
-                self.failures.scan(console, settled=True)
-            self.failures.guest_panicked(dict(message.get("data", {})))
-        elif message["event"] == "RESET":
-            self.failures.guest_reset()
-            self.powered_off = None
-            self.exec_listens = False  # QEMU tells of a port at most once a second
-            if self.on_reset is not None:
-                self.on_reset()
-        elif message["event"] == "BLOCK_IO_ERROR" and stopped_by(message["data"]):
-            self._disk_failed(message["data"])
-        elif message["event"] == "RESUME":
-            self.failures.resumed()
-        elif message["event"] == "SHUTDOWN":
-            self.powered_off = str(message.get("data", {}).get("reason", "unknown"))
-        elif message["event"] == "VSERPORT_CHANGE":
-            self._port_changed(message["data"])
-        elif message["event"] == "JOB_STATUS_CHANGE" and _has_restored(message["data"]):
-            self._guest_restored()
+        heard = {
+            "GUEST_PANICKED": self._panicked,
+            "RESET": self._reset,
+            "BLOCK_IO_ERROR": self._disk_failed,
+            "STOP": self._stopped,
+            "RESUME": self._resumed,
+            "SHUTDOWN": self._shut_down,
+            "VSERPORT_CHANGE": self._port_changed,
+            "JOB_STATUS_CHANGE": self._job_changed,
+        }.get(message["event"])
+        if heard is not None:
+            heard(message.get("data", {}))
         self.pulse.beat()
+
+    def _panicked(self, data: Mapping[str, Any]) -> None:
+        self.read_consoles()
+        for console in self.consoles.values():
+            self.failures.scan(console, settled=True)
+        self.failures.guest_panicked(dict(data))
+
+    def _reset(self, _data: Mapping[str, Any]) -> None:
+        self.failures.guest_reset()
+        self.powered_off = None
+        self.exec_listens = False  # QEMU tells of a port at most once a second
+        if self.on_reset is not None:
+            self.on_reset()
+
+    def _stopped(self, _data: Mapping[str, Any]) -> None:
+        self.paused = True
+
+    def _resumed(self, _data: Mapping[str, Any]) -> None:
+        self.paused = False
+        self.failures.resumed()
+
+    def _shut_down(self, data: Mapping[str, Any]) -> None:
+        self.powered_off = str(data.get("reason", "unknown"))
 
     def _port_changed(self, data: Mapping[str, Any]) -> None:
         """A program in the guest opened or closed its end of a port."""
@@ -147,11 +185,15 @@ class Vitals:
             self.exec_seen = True
 
     def _disk_failed(self, data: Mapping[str, Any]) -> None:
+        if not stopped_by(data):
+            return
         file = self.disks.get(str(data.get("node-name")))
         self.failures.disk_failed(lambda: disk_error(self.vm_name, data, file, self.context()))
 
-    def _guest_restored(self) -> None:
-        """The guest stands where it once was: what it said and did since is over."""
+    def _job_changed(self, data: Mapping[str, Any]) -> None:
+        """The guest may stand where it once was: what it said and did since is over then."""
+        if not _has_restored(data):
+            return
         self.read_consoles()
         for console in self.consoles.values():
             self.failures.scan(console, settled=True)
@@ -191,6 +233,8 @@ class Vitals:
             tail = "\n".join(tail.splitlines()[-TAIL_LINES:])
             title = "console" if len(self.consoles) == 1 else f"console {name!r}"
             parts.append(f"{title}, last lines:\n{_indented(tail)}" if tail else f"{title}: nothing yet")
+            if console.growing:
+                parts.append(console.growing)
         if said := self.stderr_tail():
             parts.append(f"QEMU's stderr:\n{_indented(said)}")
         if note := full_note(self._stderr_log.parent):
@@ -200,7 +244,7 @@ class Vitals:
     def stderr_tail(self) -> str:
         """What QEMU said last on its stderr."""
         try:
-            text = self._stderr_log.read_text(errors="replace")
+            text = last_bytes(self._stderr_log, STDERR_TAIL).decode(errors="replace")
         except OSError:
             return ""
         return "\n".join(text.strip().splitlines()[-TAIL_LINES:])

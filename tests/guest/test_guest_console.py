@@ -187,7 +187,7 @@ def test_typing_waits_for_what_belongs_together():
         async with serial_rig(SHELLS["dash"]) as rig:
             port = SerialPort("main", rig.log, rig.line, rig.changed, rig.shell.typing, "web")
             async with rig.shell.typing:
-                task = asyncio.ensure_future(port.type(b"echo late\n"))
+                task = asyncio.ensure_future(port.type(b"echo late\n", Deadline.after(30)))
                 await asyncio.sleep(0.1)
                 assert "late" not in rig.log.text(), "it typed into somebody else's conversation"
             await task

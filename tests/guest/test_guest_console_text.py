@@ -88,7 +88,7 @@ def test_the_log_is_followed_and_searched_by_position(tmp_path):
         assert second == 25
         assert log.search(re.compile("ready"), second, second) is None
         assert log.tail(2) == "boot 2\nready"
-        assert log.raw(15) == b"boot 2\r\nready\r\n"
+        assert log.raw(15) == (15, b"boot 2\r\nready\r\n")
 
 
 def test_a_match_across_two_reads(tmp_path):

@@ -81,22 +81,15 @@ def test_a_file_is_masked_wherever_it_is_cut(
     tmp_path_factory, noise: bytes, block: int, places: list[int]
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(masking, "_BLOCK", block)  # a block is 1 MiB: files of many are slow
         patch.setattr(masking, "_LONGEST_WRAPPED", 8)
         masks = Masks()
         masks.hide(["T"], {"T": "hush-hush"})
         data = noise.replace(b"hush", b"")
         for place in places:
             data = data[:place] + b"[hush-hush]" + data[place:]
-        source = tmp_path_factory.mktemp("log") / "a"
-        source.write_bytes(data)
-        masks.copy(source, source.with_name("b"))
-        got = source.with_name("b").read_bytes()
-    assert b"hush-hush" not in got
-    assert (
-        got == masks.copied if hasattr(masks, "copied") else got.count(b"***") >= data.count(b"hush-hush") * 0
-    )
-    assert len(got) == len(data) - 6 * (data.count(b"hush-hush")), "nothing else was changed"
+        target = tmp_path_factory.mktemp("log") / "b"
+        masks.copy([data[at : at + block] for at in range(0, len(data), block)], target)
+    assert target.read_bytes() == data.replace(b"hush-hush", b"***")
 
 
 def test_data_keeps_its_shape(monkeypatch: pytest.MonkeyPatch, masks: Masks) -> None:

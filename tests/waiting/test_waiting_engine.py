@@ -27,7 +27,8 @@ class Process:
     def __init__(self, directory: VmDirectory) -> None:
         self.directory = directory
         self._child = subprocess.Popen(["sleep", "60"])
-        self._pidfd = os.pidfd_open(self._child.pid)
+        self.pid = self._child.pid
+        self._pidfd = os.pidfd_open(self.pid)
 
     def fileno(self) -> int:
         return self._pidfd
