@@ -150,9 +150,7 @@ class Vitals:
         self.pulse.beat()
 
     def _panicked(self, data: Mapping[str, Any]) -> None:
-        self.read_consoles()
-        for console in self.consoles.values():
-            self.failures.scan(console, settled=True)
+        self._read_to_the_end()
         self.failures.guest_panicked(dict(data))
 
     def _reset(self, _data: Mapping[str, Any]) -> None:
@@ -194,9 +192,8 @@ class Vitals:
         """The guest may stand where it once was: what it said and did since is over then."""
         if not _has_restored(data):
             return
-        self.read_consoles()
+        self._read_to_the_end()
         for console in self.consoles.values():
-            self.failures.scan(console, settled=True)
             self.failures.skip(console)
         self.failures.guest_reset()
         self.powered_off = None
@@ -206,6 +203,12 @@ class Vitals:
         """Take in what the consoles said up to now."""
         for console in self.consoles.values():
             console.read()
+
+    def _read_to_the_end(self) -> None:
+        """Take in what the consoles said, an unfinished line as if it were finished."""
+        self.read_consoles()
+        for console in self.consoles.values():
+            self.failures.scan(console, settled=True)
 
     async def changed(self, deadline: Deadline) -> bool:
         """Wait until anything changed; false when the deadline came first."""
@@ -220,9 +223,7 @@ class Vitals:
         """A new test begins; a failure's line that has begun to show is the last one's, not this one's."""
         self.mailbox.mark()
         if self._process is not None:
-            self.read_consoles()
-            for console in self.consoles.values():
-                self.failures.scan(console, settled=True)
+            self._read_to_the_end()
         self.failures.mark()
 
     def context(self) -> str:
@@ -253,18 +254,15 @@ class Vitals:
         """QEMU's death in words."""
         found = self.exit or Exit(code=None, signal=None, reason="ended, nobody knows how")
         if self.end_wanted:
-            return QemuDied(
-                f"{self.vm_name}: QEMU is not running any more: {self.end_wanted}",
-                code=found.code,
-                signal=found.signal,
-                stderr=self.stderr_tail(),
-                hint="vm.start() boots it again",
-            )
+            text, hint = f"is not running any more: {self.end_wanted}", "vm.start() boots it again"
+        else:
+            text, hint = f"died: {found.reason}\n{self.context()}", None
         return QemuDied(
-            f"{self.vm_name}: QEMU died: {found.reason}\n{self.context()}",
+            f"{self.vm_name}: QEMU {text}",
             code=found.code,
             signal=found.signal,
             stderr=self.stderr_tail(),
+            hint=hint,
         )
 
     def _console_grew(self) -> None:
@@ -288,9 +286,7 @@ class Vitals:
             return
         if self.exit is None:
             self.exit = Exit(code=None, signal=None, reason="ended together with its keeper")
-        self.read_consoles()
-        for console in self.consoles.values():
-            self.failures.scan(console, settled=True)  # nothing more will come
+        self._read_to_the_end()
         self.failures.died(self.death, wanted=self.end_wanted is not None)
         self.pulse.beat()
 
