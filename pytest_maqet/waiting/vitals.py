@@ -253,10 +253,9 @@ class Vitals:
     def death(self) -> QemuDied:
         """QEMU's death in words."""
         found = self.exit or Exit(code=None, signal=None, reason="ended, nobody knows how")
+        text, hint = f"died: {found.reason}\n{self.context()}", None
         if self.end_wanted:
             text, hint = f"is not running any more: {self.end_wanted}", "vm.start() boots it again"
-        else:
-            text, hint = f"died: {found.reason}\n{self.context()}", None
         return QemuDied(
             f"{self.vm_name}: QEMU {text}",
             code=found.code,
