@@ -49,8 +49,15 @@ class Sight:
 
     @property
     def promised(self) -> tuple[Entry, ...]:
-        """All promises."""
-        return tuple(entry for entry in self.entries if entry.kind != "wish")
+        """All promises that still take memory.
+
+        An evicted spare takes none from its QEMU's end on; its owner notices later, maybe much later.
+        """
+        return tuple(
+            entry
+            for entry in self.entries
+            if entry.kind != "wish" and not (entry.kind == "evicted" and entry.over)
+        )
 
     @property
     def wishes(self) -> tuple[Entry, ...]:
@@ -60,7 +67,7 @@ class Sight:
     @property
     def spares(self) -> tuple[Entry, ...]:
         """What goes before anybody waits, and what is going already."""
-        return tuple(entry for entry in self.entries if entry.kind in ("spare", "evicted"))
+        return tuple(entry for entry in self.promised if entry.kind in ("spare", "evicted"))
 
     @property
     def holding(self) -> bool:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 
 import pytest
@@ -160,6 +161,24 @@ def test_spares_are_the_first_to_go(share, in_thread):
     vm = acquired(first, test="b")
     assert vm.status == "running"
     assert not first.stats()["starts"][-1]["pooled"], "the spare had to go"
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="with one processor there are no spares")
+@pytest.mark.parametrize("own", [True, False], ids=["own", "other"])
+def test_a_finished_spare_goes_although_its_owner_does_nothing(share, in_thread, own):
+    first, second = (share({"nano": NANO, "big": BOOT}, max_memory=40 * MIB) for _ in range(2))
+    acquired(first, test="a")
+    first.want_next([wanted(first, test="b")])
+    assert eventually(lambda: kinds(first) == ["spare", "vm"]), "there is no spare"
+    assert eventually(lambda: not making_spares()), "the spare is never finished"
+    started = []
+    waits = in_thread(lambda: started.append(acquired(first if own else second, "big", test="c")))
+    waits.join(60)
+    assert started, "it waits for a spare whose QEMU has ended"
+
+
+def making_spares():
+    return [thread for thread in threading.enumerate() if thread.name == "maqet-spare"]
 
 
 def test_a_start_that_fails_gives_its_memory_back(share):
