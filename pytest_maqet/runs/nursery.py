@@ -81,6 +81,10 @@ class Nursery:
         except OSError as error:
             self.end()
             raise NurseryGone(str(error)) from error
+        except BaseException:  # KeyboardInterrupt, or what pytest-timeout raises into us
+            # Half a job is on its way, and would be the beginning of the next: this nursery gets no more.
+            self.end()
+            raise
 
     def end_if_stopped(self) -> None:
         """End it where somebody has stopped it (SIGSTOP), and would keep us waiting for ever."""
