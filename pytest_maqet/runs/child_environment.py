@@ -27,7 +27,8 @@ PREFIXES = ("LC_", "XDG_", "QEMU_", "G_", "GDK_", "GTK_", "SDL_", "PULSE_", "PIP
 def child_environment(environ: Mapping[str, str] | None = None, **more: str) -> dict[str, str]:
     """What a program of ours gets of `environ` (default: this process's), and `more`.
 
-    Variables with secrets stay out, whatever their names.
+    Variables with secrets stay out, whatever their names; those with a very short one in them do not: where
+    that is `root`, it is in HOME and PATH.
     """
     found = os.environ if environ is None else environ
     hidden = MASKS.names()
@@ -36,4 +37,4 @@ def child_environment(environ: Mapping[str, str] | None = None, **more: str) -> 
         for name, value in found.items()
         if (name in PASSED_ON or name.startswith(PREFIXES)) and name not in hidden
     }
-    return {name: value for name, value in passed.items() if MASKS.masked(value) == value} | more
+    return {name: value for name, value in passed.items() if MASKS.name_in(value) is None} | more

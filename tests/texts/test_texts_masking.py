@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from pytest_maqet import masking
 from pytest_maqet.masking import Masks, masked_data
+from pytest_maqet.runs.child_environment import child_environment
 
 SECRET = "p@ss, wörd/+=&\"'<x>"
 
@@ -75,6 +76,17 @@ def test_short_values_are_told_and_empty_ones_are_nothing(monkeypatch: pytest.Mo
     assert masks.masked("abc abcd ") == "abc *** "
 
 
+def test_short_values_are_masked_but_tell_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    masks = Masks()
+    masks.hide(["A", "B"], {"A": "root", "B": "correct-horse"})
+    monkeypatch.setattr("pytest_maqet.runs.child_environment.MASKS", masks)
+    assert masks.masked("password: root") == "password: ***"
+    assert masks.name_in("driver=qcow2,node-name=root") is None, "no VM with a disk could be started"
+    assert masks.name_in("file=correct-horse") == "B"
+    passed = child_environment({"HOME": "/root", "PATH": "/root/bin:/usr/bin", "QEMU_X": "correct-horse"})
+    assert passed == {"HOME": "/root", "PATH": "/root/bin:/usr/bin"}
+
+
 @given(st.binary(max_size=40), st.integers(1, 9), st.lists(st.integers(0, 60), max_size=8))
 @settings(max_examples=100, deadline=None)
 def test_a_file_is_masked_wherever_it_is_cut(
@@ -93,9 +105,6 @@ def test_a_file_is_masked_wherever_it_is_cut(
         masks.copy(source, source.with_name("b"))
         got = source.with_name("b").read_bytes()
     assert b"hush-hush" not in got
-    assert (
-        got == masks.copied if hasattr(masks, "copied") else got.count(b"***") >= data.count(b"hush-hush") * 0
-    )
     assert len(got) == len(data) - 6 * (data.count(b"hush-hush")), "nothing else was changed"
 
 
