@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 MASK = "***"
 #: Shorter values are not masked: they occur everywhere.
 SHORTEST = 4
-#: Shorter values (`root`, `true`, `debian`) are masked, but are also words, names of disks and parts of paths:
+#: Shorter values (`root`, `true`, `debian`) are masked, but are also words, names of disks, parts of paths:
 #: that one is found says nothing, and nothing is refused for it.
 SHORTEST_TELLING = 8
 #: A line of a secret with several lines is a secret of its own from so many characters on.

@@ -124,7 +124,9 @@ class RunDirectory:
 def _identity(path: Path) -> tuple[str, ...]:
     """The boot of the host (random(4)), the path, and the directory itself: containers share the first."""
     found = path.stat()
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    boot = ""
+    with contextlib.suppress(OSError):  # not every container's /proc has it
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return boot, str(path), str(found.st_dev), str(found.st_ino)
 
 
