@@ -18,7 +18,7 @@ from typing import Self
 
 from pytest_maqet.config import VmConfig
 from pytest_maqet.deadline import Deadline, pauses
-from pytest_maqet.errors import NoRoom
+from pytest_maqet.errors import LockTimeout, NoRoom
 from pytest_maqet.host_memory import host_memory
 from pytest_maqet.machine.core import MachineCore
 from pytest_maqet.management import room_words
@@ -127,10 +127,16 @@ class Rooms:
         return Room(self, wanted.config, "spare")
 
     def has_room_for_spare(self, wanted: Wanted) -> bool:
-        """Whether a spare could be had now; none can where somebody waits."""
-        with self._books.opened() as entries:
-            sight = self._sight(entries)
-            return not sight.wishes and sight.lack([self._line(self.of_spare(wanted))]) <= 0
+        """Whether a spare could be had now; none can where somebody waits.
+
+        Nor where the books cannot be read: no test has asked for it, so none fails for it.
+        """
+        try:
+            with self._books.opened() as entries:
+                sight = self._sight(entries)
+                return not sight.wishes and sight.lack([self._line(self.of_spare(wanted))]) <= 0
+        except (LockTimeout, OSError):
+            return False
 
     @contextmanager
     def together(self, several: Sequence[Wanted]) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from pytest_maqet import host_memory
 from pytest_maqet.errors import NoRoom
 from pytest_maqet.host_memory import HostMemory
 from pytest_maqet.management import room
+from pytest_maqet.runs import promises
 from pytest_maqet.runs.promises import Books
 from pytest_maqet.worker_count import REASON, capped
 
@@ -175,6 +177,19 @@ def test_a_finished_spare_goes_although_its_owner_does_nothing(share, in_thread,
     waits = in_thread(lambda: started.append(acquired(first if own else second, "big", test="c")))
     waits.join(60)
     assert started, "it waits for a spare whose QEMU has ended"
+
+
+def test_a_spare_for_which_the_books_cannot_be_read_fails_nobody(share, base, monkeypatch):
+    monkeypatch.setattr(promises, "PATIENCE", 0.1)
+    manager = share({"nano": NANO}, max_memory=40 * MIB)
+    acquired(manager, test="a")
+    fd = os.open(base, os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)  # as a process that was stopped there
+        manager.want_next([wanted(manager, test="b")])
+    finally:
+        os.close(fd)
+    assert kinds(manager) == ["vm"]
 
 
 def making_spares():
