@@ -17,6 +17,9 @@ from typing import Any, NamedTuple
 MASK = "***"
 #: Shorter values are not masked: they occur everywhere.
 SHORTEST = 4
+#: Shorter values (`root`, `true`, `debian`) are masked, but are also words, names of disks, parts of paths:
+#: that one is found says nothing, and nothing is refused for it.
+SHORTEST_TELLING = 8
 #: A line of a secret with several lines is a secret of its own from so many characters on.
 SHORTEST_LINE = 8
 #: A part of base64 text that stands for a secret has at least so many characters.
@@ -65,12 +68,15 @@ class Masks:
         return finder.text.sub(MASK, text) if finder is not None else text
 
     def name_in(self, text: str) -> str | None:
-        """The name of a variable whose value is in the text, in any form; None where there is none."""
+        """The name of a variable whose value is in the text, in any form; None where there is none.
+
+        Values of less than `SHORTEST_TELLING` characters are not looked for.
+        """
         finder = self._up_to_date()
         if finder is None or not finder.text.search(text):
             return None
-        found = (name for value, name in self._values.items() if _pattern([value]).search(text))
-        return next(found, None)
+        telling = ((value, name) for value, name in self._values.items() if len(value) >= SHORTEST_TELLING)
+        return next((name for value, name in telling if _pattern([value]).search(text)), None)
 
     def names(self) -> frozenset[str]:
         """The names of all variables that hold secrets."""

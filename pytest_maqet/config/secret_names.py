@@ -13,8 +13,8 @@ from pytest_maqet.masking import MASKS, SHORTEST
 def hide_secrets(tree: MappingNode, environ: Mapping[str, str], problems: Problems) -> None:
     """Mask the secrets of all VMs, and of what they inherit, from now on.
 
-    The tree is not validated yet: what is found wrong in it may show a secret. Values that are too short to
-    be masked go to `problems`.
+    The tree is not validated yet: what is found wrong in it may show a secret. Values of `secrets:` that are
+    too short to be masked go to `problems`; a guest's own user and password may be as short as they are.
     """
     vms = tree.get("vms")
     for node in (tree.get("defaults"), *(vms.values() if isinstance(vms, MappingNode) else ())):
@@ -26,6 +26,8 @@ def hide_secrets_of(vm: MappingNode, environ: Mapping[str, str], problems: Probl
     """The same for one VM, for what a marker says of it."""
     for name, mark, key in _names(vm):
         for short in MASKS.hide([name], environ):
+            if key != "secrets":
+                continue
             problems.add(
                 mark.value_place,
                 key,

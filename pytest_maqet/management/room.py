@@ -1,7 +1,8 @@
 """Room for one more VM: starts wait until its memory can be promised, across workers and without deadlocks.
 
 With `--maqet-max-memory SIZE` the guests of a run have SIZE together. With `auto`, what the host has
-available counts, less what was promised to VMs of this user and is not used yet.
+available counts, less what was promised to VMs of this user and is not used yet; where waiting would not
+help, a VM that has half of its memory free now starts all the same, and a person is told.
 
 Room is taken before any lock, for all VMs of a test's fixtures at once; who may wait is in `room_rules`.
 Spares that no test has asked for go first.
@@ -18,7 +19,7 @@ from typing import Self
 
 from pytest_maqet.config import VmConfig
 from pytest_maqet.deadline import Deadline, pauses
-from pytest_maqet.errors import NoRoom
+from pytest_maqet.errors import LockTimeout, NoRoom
 from pytest_maqet.host_memory import host_memory
 from pytest_maqet.machine.core import MachineCore
 from pytest_maqet.management import room_words
@@ -31,8 +32,6 @@ from pytest_maqet.runs.vm_directory import VmDirectory
 LONGEST_PAUSE = 0.1
 #: After this many seconds of waiting a person is told.
 TELL_AFTER = 5.0
-#: A hang of others is no reason to hang: waiting ends after this many times `timeouts: lock`.
-PATIENCE = 10
 
 
 class Room:
@@ -115,6 +114,7 @@ class Rooms:
         self._keeps = keeps
         self._report = report
         self._ahead: dict[Identity, Room] = {}
+        self._told_short = False
 
     def of(self, wanted: Wanted, *, times: int = 1) -> Room:
         """The room of what is wanted; that which was reserved for it ahead, where there is one."""
@@ -127,10 +127,16 @@ class Rooms:
         return Room(self, wanted.config, "spare")
 
     def has_room_for_spare(self, wanted: Wanted) -> bool:
-        """Whether a spare could be had now; none can where somebody waits."""
-        with self._books.opened() as entries:
-            sight = self._sight(entries)
-            return not sight.wishes and sight.lack([self._line(self.of_spare(wanted))]) <= 0
+        """Whether a spare could be had now; none can where somebody waits.
+
+        Nor where the books cannot be read: no test has asked for it, so none fails for it.
+        """
+        try:
+            with self._books.opened() as entries:
+                sight = self._sight(entries)
+                return not sight.wishes and sight.lack([self._line(self.of_spare(wanted))]) <= 0
+        except (LockTimeout, OSError):
+            return False
 
     @contextmanager
     def together(self, several: Sequence[Wanted]) -> Iterator[None]:
@@ -150,7 +156,7 @@ class Rooms:
         missing = [room for room in rooms if room.promise is None]
         if not missing:
             return
-        deadline = Deadline.after(PATIENCE * missing[0].config.timeouts.lock)
+        deadline = Deadline.after(missing[0].config.timeouts.lock)
         wanted = [self._line(room) for room in missing]
         wish: Entry | None = None
         held: Promise | None = None
@@ -182,7 +188,7 @@ class Rooms:
             wanted = self._line(room, config)
             if entry is None or wanted.memory > entry.memory:
                 sight = self._sight(entries, but=entry)
-                if sight.lack([wanted]) > 0:
+                if sight.lack([wanted]) > 0 and not self._runs_short(sight, [wanted]):
                     self._evict(sight)
                     raise _refused([wanted], sight, "it is needed at once here")
                 if entry is None:
@@ -205,17 +211,28 @@ class Rooms:
         if sight.impossible(wanted):
             raise _refused(wanted, replace(sight, entries=()), "it is more than there is at all")
         since = wish.since if wish is not None else now()
-        if sight.lack(wanted) <= 0 and not sight.behind(since):
-            for room, line in zip(rooms, wanted, strict=True):
-                room.promise, _ = self._books.write(line)
-            return True
-        if not rooms[0].patient:
-            raise _refused(wanted, sight, "it is needed at once here")
-        reason = why_not_wait(sight, wish, self._keeps())
-        if reason:
-            raise _refused(wanted, sight, reason)
-        self._evict(sight)
-        return False
+        enough = sight.lack(wanted) <= 0 and not sight.behind(since)
+        if not enough:
+            reason = why_not_wait(sight, wish, self._keeps())
+            if not rooms[0].patient:
+                reason = "it is needed at once here"
+            if not reason:
+                self._evict(sight)
+                return False
+            if not self._runs_short(sight, wanted):
+                raise _refused(wanted, sight, reason)
+        for room, line in zip(rooms, wanted, strict=True):
+            room.promise, _ = self._books.write(line)
+        return True
+
+    def _runs_short(self, sight: Sight, wanted: Sequence[Entry]) -> bool:
+        """Whether these start although memory is short; a person is told, once in this process."""
+        if wanted[0].kind == "spare" or not sight.may_run_short(wanted):
+            return False
+        if not self._told_short:
+            self._told_short = True
+            self._report(room_words.short(wanted, sight))
+        return True
 
     def _evict(self, sight: Sight) -> None:
         """End the spares, whosever they are: they find out when they want to give one to a test."""

@@ -49,8 +49,15 @@ class Sight:
 
     @property
     def promised(self) -> tuple[Entry, ...]:
-        """All promises."""
-        return tuple(entry for entry in self.entries if entry.kind != "wish")
+        """All promises that still take memory.
+
+        An evicted spare takes none from its QEMU's end on; its owner notices later, maybe much later.
+        """
+        return tuple(
+            entry
+            for entry in self.entries
+            if entry.kind != "wish" and not (entry.kind == "evicted" and entry.over)
+        )
 
     @property
     def wishes(self) -> tuple[Entry, ...]:
@@ -60,7 +67,7 @@ class Sight:
     @property
     def spares(self) -> tuple[Entry, ...]:
         """What goes before anybody waits, and what is going already."""
-        return tuple(entry for entry in self.entries if entry.kind in ("spare", "evicted"))
+        return tuple(entry for entry in self.promised if entry.kind in ("spare", "evicted"))
 
     @property
     def holding(self) -> bool:
@@ -90,7 +97,16 @@ class Sight:
         """Whether there would be too little even if nobody else had any."""
         if self.limit is not None:
             return sum(entry.memory for entry in wanted) > self.limit
-        return self.host is not None and sum(entry.whole for entry in wanted) > self.host.total
+        return self.host is not None and sum(entry.memory for entry in wanted) > self.host.total
+
+    def may_run_short(self, wanted: Sequence[Entry]) -> bool:
+        """Whether these may start although others were promised what they need, nobody giving any back.
+
+        Under `auto`, when half of it is free now: guests seldom use all their memory.
+        """
+        if self.limit is not None or self.host is None:
+            return False
+        return self.host.available - MARGIN >= sum(entry.whole for entry in wanted) // 2
 
     def behind(self, since: float) -> bool:
         """Whether another process of the run has waited longer.

@@ -26,7 +26,15 @@ def refusal(wanted: Sequence[Entry], sight: Sight, reason: str) -> tuple[str, st
 def waiting(wanted: Sequence[Entry], sight: Sight) -> str:
     """One line for a person who wonders."""
     has = ", ".join(dict.fromkeys(f"{entry.vm} ({entry.owner})" for entry in sight.promised))
-    return f"{_names(wanted)} waits for memory: {_sum(wanted, sight)}; {has or 'nobody'} has some"
+    return (
+        f"{_names(wanted)} waits for memory: {_sum(wanted, sight)}; {has or 'nobody'} has some "
+        "(--maqet-max-memory sets another limit)"
+    )
+
+
+def short(wanted: Sequence[Entry], sight: Sight) -> str:
+    """One line about VMs that start although memory is short."""
+    return f"{_names(wanted)} starts although memory is short: {_sum(wanted, sight)}"
 
 
 def _sum(wanted: Sequence[Entry], sight: Sight) -> str:

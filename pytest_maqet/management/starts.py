@@ -61,7 +61,8 @@ class Starts:
         self._rooms = rooms
         self._shared = shared
         self.pool = Pool(self._spare, rooms.has_room_for_spare, workers)
-        living_nursery()  # so that it is ready when the first VM is
+        with suppress(StartError):  # whoever starts a VM is told
+            living_nursery()  # so that it is ready when the first VM is
 
     def obtain(self, wanted: Wanted, host: Host, record: StartRecord) -> ManagedMachine:
         """Start a VM, or join the one that all workers share; its memory is seen to before.

@@ -6,7 +6,7 @@ import errno
 import os
 import signal
 
-from pytest_maqet.errors import DiskError, QemuDied
+from pytest_maqet.errors import DiskError, QemuDied, StartError
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
 #: In the words of qemu-img and QEMU, whose errors come as text.
@@ -31,9 +31,9 @@ def no_room(error: Exception) -> str | None:
         return f"it could not be written: {error.strerror}" if error.errno in _NO_ROOM else None
     if isinstance(error, DiskError):
         return error.message.splitlines()[0]
-    if isinstance(error, QemuDied) and error.signal == signal.SIGBUS:
-        return "the disk became full while it was made"
     text = str(error)
+    if isinstance(error, (QemuDied, StartError)) and f"({signal.SIGBUS.name})" in text:
+        return "the disk became full while it was made"
     if "MiB free" in text or any(words in text for words in _NO_ROOM_WORDS):
         return text.splitlines()[0]
     return None

@@ -60,7 +60,7 @@ def _masked_tree(value: Any) -> Any:
     if isinstance(value, list):
         value[:] = [_masked_tree(item) for item in value]
         return value
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+    if dataclasses.is_dataclass(value) and not isinstance(value, type) and not _is_fixed(value):
         for name, item in list(vars(value).items()):
             setattr(value, name, _masked_tree(item))
         return value
@@ -68,3 +68,8 @@ def _masked_tree(value: Any) -> Any:
         said = str(value)
         return value if masked(said) == said else masked(said)
     return value
+
+
+def _is_fixed(value: Any) -> bool:
+    """Whether a dataclass, which some plugin has made, is frozen or has slots."""
+    return bool(type(value).__dataclass_params__.frozen) or not hasattr(value, "__dict__")

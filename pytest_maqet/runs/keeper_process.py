@@ -83,7 +83,7 @@ class KeeperProcess:
             raise StartError(
                 f"QEMU was not started: its keeper ended without a word{_last_words(job)}",
                 passing=True,
-                hint="was it killed, by the kernel for lack of memory maybe (see dmesg)?",
+                hint="was it killed, for lack of memory maybe (see dmesg), or is `ulimit -n` reached?",
             )
         return found, answer
 
@@ -177,7 +177,9 @@ def _failure(kind: str, value: str, job: Job) -> StartError:
             hint="`binary:` in the configuration names the QEMU to run",
         )
     if kind == "keeper":
-        return StartError(f"QEMU could not be started in {job.directory.path}: {value}")
+        # One that was killed a moment ago may still have its lock.
+        passing = value.startswith("another QEMU")
+        return StartError(f"QEMU could not be started in {job.directory.path}: {value}", passing=passing)
     return StartError(f"QEMU was not started: its keeper said {kind} {value}{_last_words(job)}")
 
 

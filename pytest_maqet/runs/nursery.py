@@ -81,6 +81,10 @@ class Nursery:
         except OSError as error:
             self.end()
             raise NurseryGone(str(error)) from error
+        except BaseException:  # KeyboardInterrupt, or what pytest-timeout raises into us
+            # Half a job is on its way, and would be the beginning of the next: this nursery gets no more.
+            self.end()
+            raise
 
     def end_if_stopped(self) -> None:
         """End it where somebody has stopped it (SIGSTOP), and would keep us waiting for ever."""
@@ -93,6 +97,8 @@ class Nursery:
 
     def end(self) -> None:
         """End it; its keepers go on. Idempotent."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)  # who sends stops before the number is another's
         self._close()
         if self._child.returncode is not None:
             return

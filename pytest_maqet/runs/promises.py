@@ -72,6 +72,14 @@ class Entry:
         holders = (lock_holder(VmDirectory(Path(one)).qemu_pid_file) for one in self.directories)
         return tuple(pid for pid in holders if pid is not None)
 
+    @property
+    def over(self) -> bool:
+        """Whether all QEMUs that were started on it have ended; False before the first.
+
+        One that is only about to start counts: its keeper has written nothing yet.
+        """
+        return bool(self.directories) and all(_has_ended(VmDirectory(Path(one))) for one in self.directories)
+
     def kill(self) -> None:
         """End its QEMUs."""
         for directory in self.directories:
@@ -149,6 +157,12 @@ class Books:
             if _is_held(path) and (entry := _read(path)) is not None:
                 found.append(entry)
         return found
+
+
+def _has_ended(directory: VmDirectory) -> bool:
+    if directory.exit_file.exists() or not directory.path.exists():
+        return True
+    return directory.keeper_lock.exists() and lock_holder(directory.keeper_lock) is None
 
 
 def now() -> float:

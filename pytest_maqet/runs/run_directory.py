@@ -22,6 +22,9 @@ from pytest_maqet.runs.vm_directory import VmDirectory, file_stem
 LONGEST_ID = 12
 #: How long `remove` waits for keepers that are just ending, in seconds.
 KEEPERS_END = 2.0
+#: For this long `remove` does not believe that somebody uses the run: it may be another one that just looks, in
+#: seconds. Two that end at once would else leave it to each other.
+GLANCE = 0.1
 _SAFE_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 
@@ -112,10 +115,11 @@ class RunDirectory:
         if self._leases and not self._leases[0].held and os.path.lexists(self.path):
             return False  # a forked child has no say in this
         self.close()
-        for pause in pauses(Deadline.after(KEEPERS_END)):
+        deadline, glance = Deadline.after(KEEPERS_END), Deadline.after(GLANCE)
+        for pause in pauses(deadline):
             if not self.path.exists() or sweep.remove_if_unused(self.path):
                 return True
-            if not sweep.is_ending(self.path):
+            if glance.expired and not sweep.is_ending(self.path):
                 return False
             time.sleep(pause)
         return False
@@ -124,7 +128,9 @@ class RunDirectory:
 def _identity(path: Path) -> tuple[str, ...]:
     """The boot of the host (random(4)), the path, and the directory itself: containers share the first."""
     found = path.stat()
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    boot = ""
+    with contextlib.suppress(OSError):  # not every container's /proc has it
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return boot, str(path), str(found.st_dev), str(found.st_ino)
 
 

@@ -223,9 +223,9 @@ class FailureWatch:
                 expectation.caught.append(failure)
 
     def guest_reset(self) -> None:
-        """The guest starts anew: its panic is over."""
+        """The guest starts anew: its panic is over. A VM that a full disk has paused stays paused."""
         self.panicked = False
-        self._current = [failure for failure in self._current if failure.kind is QemuDied]
+        self._current = [one for one in self._current if one.kind is QemuDied or one.name == "disk"]
 
     def expect(self, expectation: Expectation) -> None:
         """From here on `expectation` catches its failure."""

@@ -31,10 +31,14 @@ def disk_error(vm: str, event: Mapping[str, Any], file: Path | None, context: st
     why = "the host's disk is full" if event.get("nospace") else f"the host says {event.get('reason')!r}"
     free = _free(file.parent) if file is not None else None
     left = f", {free >> 10} KiB are free there now" if free is not None else ""
+    if event.get("nospace"):
+        cure = "make room there (or name a directory elsewhere in MAQET_RUN_BASE); vm.resume() then goes on"
+    else:
+        cure = "vm.resume() tries once more; a test that means it to fail says vm.expecting(DiskError)"
     return DiskError(
         f"{vm}: {why}: QEMU could not {event.get('operation', 'write')} {drive} and has paused the VM{left}\n"
         f"{context}",
-        hint="make room there (or name a directory elsewhere in MAQET_RUN_BASE); vm.resume() then goes on",
+        hint=cure,
     )
 
 

@@ -183,3 +183,31 @@ def test_a_guests_escapes_do_not_reach_the_terminal(suite):
     found = {char for char in report if not char.isprintable() and char not in "\n\t"}
     assert not found, f"control characters of the guest in the report: {found}"
     assert "evil" in report
+
+
+def test_what_another_plugin_makes_of_a_failure_is_shown(suite, monkeypatch):
+    monkeypatch.setenv("TOKEN", "abcdefgh")
+    monkeypatch.setenv("PLAIN", "hidden")
+    suite.yaml("vms: {web: {image: builtin:nano, memory: 16M, secrets: [TOKEN]}}")
+    suite.pytester.makeconftest(
+        """
+        import dataclasses, os, pytest
+        @dataclasses.dataclass(frozen=True)
+        class Shown:
+            text: str
+            def toterminal(self, tw): tw.line(self.text)
+            def __str__(self): return self.text
+        class Item(pytest.Item):
+            def runtest(self): raise ValueError
+            def repr_failure(self, excinfo): return Shown("not " + os.environ[self.name])
+        class File(pytest.File):
+            def collect(self):
+                yield from (Item.from_parent(self, name=name) for name in ("TOKEN", "PLAIN"))
+        def pytest_collect_file(file_path, parent):
+            return File.from_parent(parent, path=file_path) if file_path.suffix == ".foo" else None
+        """
+    )
+    suite.pytester.makefile(".foo", a="")
+    result = suite.run()
+    result.assert_outcomes(failed=2)
+    result.stdout.fnmatch_lines(["not [*][*][*]", "not hidden"])

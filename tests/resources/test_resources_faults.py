@@ -20,6 +20,7 @@ from pytest_maqet import DiskError
 from pytest_maqet.errors import StartError, WaitTimeout
 from pytest_maqet.management import host_faults
 from pytest_maqet.management.parallel import at_once
+from pytest_maqet.waiting.host_disk import disk_error
 
 BOOT = {**NANO, "start": "boot"}
 DISK = {"storage": [{"name": "data", "type": "qcow2", "size": "64M"}]}
@@ -211,3 +212,11 @@ def test_artifacts_that_cannot_be_written_do_not_change_the_outcome(suite, mount
     told = "of nano not everything could be kept: No space left on device*"
     result.stdout.fnmatch_lines(["*AssertionError*", "*maqet artifacts*", "full/*", told])
     leftovers.check()
+
+
+@pytest.mark.parametrize(
+    ("nospace", "cure"), [(True, "make room"), (False, "vm.resume() tries once more")], ids=["full", "broken"]
+)
+def test_the_hint_is_about_the_fault(tmp_path, nospace, cure):
+    event = {"node-name": "data", "operation": "write", "nospace": nospace, "reason": "Input/output error"}
+    assert cure in str(disk_error("web", event, tmp_path / "disk", "context"))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from pytest_maqet import host_memory
 from pytest_maqet.errors import NoRoom
 from pytest_maqet.host_memory import HostMemory
 from pytest_maqet.management import room
+from pytest_maqet.runs import promises
 from pytest_maqet.runs.promises import Books
 from pytest_maqet.worker_count import REASON, capped
 
@@ -162,6 +165,37 @@ def test_spares_are_the_first_to_go(share, in_thread):
     assert not first.stats()["starts"][-1]["pooled"], "the spare had to go"
 
 
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="with one processor there are no spares")
+@pytest.mark.parametrize("own", [True, False], ids=["own", "other"])
+def test_a_finished_spare_goes_although_its_owner_does_nothing(share, in_thread, own):
+    first, second = (share({"nano": NANO, "big": BOOT}, max_memory=40 * MIB) for _ in range(2))
+    acquired(first, test="a")
+    first.want_next([wanted(first, test="b")])
+    assert eventually(lambda: kinds(first) == ["spare", "vm"]), "there is no spare"
+    assert eventually(lambda: not making_spares()), "the spare is never finished"
+    started = []
+    waits = in_thread(lambda: started.append(acquired(first if own else second, "big", test="c")))
+    waits.join(60)
+    assert started, "it waits for a spare whose QEMU has ended"
+
+
+def test_a_spare_for_which_the_books_cannot_be_read_fails_nobody(share, base, monkeypatch):
+    monkeypatch.setattr(promises, "PATIENCE", 0.1)
+    manager = share({"nano": NANO}, max_memory=40 * MIB)
+    acquired(manager, test="a")
+    fd = os.open(base, os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)  # as a process that was stopped there
+        manager.want_next([wanted(manager, test="b")])
+    finally:
+        os.close(fd)
+    assert kinds(manager) == ["vm"]
+
+
+def making_spares():
+    return [thread for thread in threading.enumerate() if thread.name == "maqet-spare"]
+
+
 def test_a_start_that_fails_gives_its_memory_back(share):
     manager = share({"bad": {**BOOT, "arguments": ["nonsense"]}, "nano": BOOT}, max_memory=24 * MIB)
     with pytest.raises(Exception, match="nonsense"):
@@ -182,15 +216,24 @@ def test_freezing_a_running_vm_needs_room_for_its_copy(share):
 def test_auto_asks_the_host(share, monkeypatch):
     # The host's memory is made up: no test may use up that of the machine.
     monkeypatch.setattr(room, "host_memory", lambda: HostMemory(4096 * MIB, 600 * MIB, "this host"))
-    manager = share({"nano": BOOT, "big": {**BOOT, "memory": "512M"}})
+    manager = share({"nano": BOOT, "big": {**BOOT, "memory": "1G"}})
     acquired(manager)
     with pytest.raises(NoRoom) as caught:
         acquired(manager, "big")
     message = str(caught.value)
-    assert "512 MiB wanted, and 128 MiB for QEMU itself; this host has 600 MiB available of 4096" in message
+    assert "1024 MiB wanted, and 192 MiB for QEMU itself; this host has 600 MiB available of 4096" in message
     assert "nano: 16 MiB (gw0" in message, message
     assert "--maqet-max-memory=SIZE" in message, "what can be done about it?"
     assert acquired(manager, test="again", memory="24M").status == "running"
+
+
+def test_where_waiting_would_not_help_half_of_the_memory_is_enough_for_auto(share, monkeypatch):
+    monkeypatch.setattr(room, "host_memory", lambda: HostMemory(4096 * MIB, 600 * MIB, "this host"))
+    manager = share({"nano": BOOT, "big": {**BOOT, "memory": "512M"}})
+    acquired(manager)
+    assert acquired(manager, "big").status == "running"
+    told = manager._launcher.listener.lines
+    assert len([line for line in told if "big starts although memory is short: 512 MiB" in line]) == 1, told
 
 
 def test_one_who_waits_long_is_told(share, in_thread, monkeypatch):

@@ -95,6 +95,28 @@ def test_one_that_dies_in_the_middle_of_a_launch_is_replaced(launch: Launch) -> 
     assert living_nursery() is not hit
 
 
+def test_half_a_job_of_an_interrupted_launch_is_no_part_of_the_next(launch: Launch) -> None:
+    class Interrupt(Exception):
+        """What pytest-timeout raises from a signal's handler."""
+
+    def interrupt(*_: object) -> None:
+        raise Interrupt
+
+    launch()
+    hit = living_nursery()
+    os.kill(hit.pid, signal.SIGSTOP)  # so that its socket is full in the middle of the job
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        with pytest.raises(Interrupt):
+            launch("/bin/sleep", "300", *["0" * 100_000] * 15)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert not hit.alive, "it is still used, and waits for the rest of a job that never comes"
+    assert launch().exit() is None
+
+
 @pytest.mark.parametrize("arguments", [[], ["fork"]], ids=["alone", "with a forked child that lives on"])
 def test_it_ends_with_its_process(base: Path, arguments: list[str]) -> None:
     owner = subprocess.Popen(

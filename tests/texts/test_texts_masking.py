@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from pytest_maqet import masking
 from pytest_maqet.masking import Masks, masked_data
+from pytest_maqet.runs.child_environment import child_environment
 
 SECRET = "p@ss, wörd/+=&\"'<x>"
 
@@ -73,6 +74,17 @@ def test_short_values_are_told_and_empty_ones_are_nothing(monkeypatch: pytest.Mo
     masks = Masks()
     assert masks.hide(["EMPTY", "SHORT", "GOOD"], {"EMPTY": "", "SHORT": "abc", "GOOD": "abcd"}) == ["SHORT"]
     assert masks.masked("abc abcd ") == "abc *** "
+
+
+def test_short_values_are_masked_but_tell_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    masks = Masks()
+    masks.hide(["A", "B"], {"A": "root", "B": "correct-horse"})
+    monkeypatch.setattr("pytest_maqet.runs.child_environment.MASKS", masks)
+    assert masks.masked("password: root") == "password: ***"
+    assert masks.name_in("driver=qcow2,node-name=root") is None, "no VM with a disk could be started"
+    assert masks.name_in("file=correct-horse") == "B"
+    passed = child_environment({"HOME": "/root", "PATH": "/root/bin:/usr/bin", "QEMU_X": "correct-horse"})
+    assert passed == {"HOME": "/root", "PATH": "/root/bin:/usr/bin"}
 
 
 @given(st.binary(max_size=40), st.integers(1, 9), st.lists(st.integers(0, 60), max_size=8))
