@@ -22,8 +22,8 @@ from pytest_maqet.runs.vm_directory import VmDirectory, file_stem
 LONGEST_ID = 12
 #: How long `remove` waits for keepers that are just ending, in seconds.
 KEEPERS_END = 2.0
-#: For this long `remove` does not believe that somebody uses the run: it may be another one that just looks, in
-#: seconds. Two that end at once would else leave it to each other.
+#: For this long `remove` does not believe that somebody uses the run, in seconds: it may be another one that
+#: just looks, and two that end at once would leave it to each other.
 GLANCE = 0.1
 _SAFE_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
