@@ -7,6 +7,7 @@ its path there: every level up to the top counts.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,26 +64,26 @@ def own_memory(pid: int, proc: Path = PROC) -> int:
     Pages of a file that it maps and has not written are the page cache's, and count as available.
     """
     try:
-        found = _table(proc / str(pid) / "status")
-        return (found["RssAnon"] + found["RssShmem"]) << 10
+        return sum(_numbers(proc / str(pid) / "status", "RssAnon", "RssShmem"))
     except (OSError, ValueError, LookupError):
         return 0
 
 
 def _meminfo(proc: Path) -> tuple[int, int]:
-    found = _table(proc / "meminfo")
-    return found["MemTotal"] << 10, found["MemAvailable"] << 10
+    return _numbers(proc / "meminfo", "MemTotal", "MemAvailable")
 
 
-def _table(path: Path) -> dict[str, int]:
-    """The numbers of a file that has a name, a colon, a number and maybe a unit in each line."""
-    table = {}
-    for line in path.read_text().splitlines():
-        name, _, rest = line.partition(":")
-        words = rest.split()
-        if words and words[0].isdecimal():
-            table[name] = int(words[0])
-    return table
+def _numbers(path: Path, first: str, second: str) -> tuple[int, int]:
+    """Two sizes, in bytes, of a file that has a name, a colon and a number of KiB in each line.
+
+    Not the whole file is taken apart: this is done at every start. Raises OSError, ValueError, LookupError.
+    """
+    text = path.read_text()
+    found = [re.search(rf"^{name}:\s*(\d+)", text, re.MULTILINE) for name in (first, second)]
+    values = [int(match[1]) << 10 for match in found if match is not None]
+    if len(values) < len(found):
+        raise LookupError(f"{path} has no {first} or no {second}")
+    return values[0], values[1]
 
 
 def _cgroup_bounds(proc: Path, cgroups: Path) -> Iterator[HostMemory]:

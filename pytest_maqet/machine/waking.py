@@ -50,24 +50,27 @@ async def awaken(life: Life, way: str, deadline: Deadline) -> WakeAnswer:
     The answer says what could not be done, and why. Raises what `Life.execute` raises, and the guest's own
     failure when it panics.
     """
+    return await _on_and_woken(life, way, deadline, reseed=True)
+
+
+async def go_on(life: Life, way: str, deadline: Deadline) -> WakeAnswer:
+    """Let a guest go on that was awake already and has stood still for a while: its clock is put right."""
+    return await _on_and_woken(life, way, deadline, reseed=False)
+
+
+async def _on_and_woken(life: Life, way: str, deadline: Deadline, *, reseed: bool) -> WakeAnswer:
     if way != PORT:
         await life.execute("cont", None, deadline)
-        return await _woken(life, way, deadline, reseed=True)
+        return await _woken(life, way, deadline, reseed=reseed)
     await life.wake_port.connect(deadline)
     # Both at once: the guest finds the message when it wakes, while QEMU still has to answer `cont`.
-    waking = asyncio.ensure_future(_woken(life, way, deadline, reseed=True))
+    waking = asyncio.ensure_future(_woken(life, way, deadline, reseed=reseed))
     try:
         await life.execute("cont", None, deadline)
         return await waking
     finally:
         waking.cancel()
         await asyncio.gather(waking, return_exceptions=True)
-
-
-async def go_on(life: Life, way: str, deadline: Deadline) -> WakeAnswer:
-    """Let a guest go on that was awake already and has stood still for a while: its clock is put right."""
-    await life.execute("cont", None, deadline)
-    return await _woken(life, way, deadline, reseed=False)
 
 
 async def _woken(life: Life, way: str, deadline: Deadline, *, reseed: bool) -> WakeAnswer:

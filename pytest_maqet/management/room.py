@@ -161,7 +161,7 @@ class Rooms:
         wish: Entry | None = None
         held: Promise | None = None
         told = False
-        sight = self._sight(())
+        sight: Sight | None = None
         try:
             for pause in pauses(deadline):
                 with self._books.opened() as entries:
@@ -177,7 +177,9 @@ class Rooms:
         finally:
             if held is not None:
                 held.close()
-        raise _refused(wanted, sight, f"{deadline} have passed, and there was never enough")
+        raise _refused(
+            wanted, sight or self._sight(()), f"{deadline} have passed, and there was never enough"
+        )
 
     def use(self, room: Room, config: VmConfig, directory: VmDirectory) -> None:
         """A QEMU is about to be started there; see `Room.hold`."""
