@@ -30,6 +30,8 @@ from pytest_maqet.runs.vm_directory import VmDirectory
 
 #: How often the books are looked at while waiting, at least, in seconds. A look costs a millisecond.
 LONGEST_PAUSE = 0.1
+#: How long a test may be held up by the question whether there is room for a spare, in seconds.
+SPARE_PATIENCE = 0.02
 #: After this many seconds of waiting a person is told.
 TELL_AFTER = 5.0
 
@@ -132,7 +134,7 @@ class Rooms:
         Nor where the books cannot be read: no test has asked for it, so none fails for it.
         """
         try:
-            with self._books.opened() as entries:
+            with self._books.opened(SPARE_PATIENCE) as entries:
                 sight = self._sight(entries)
                 return not sight.wishes and sight.lack([self._line(self.of_spare(wanted))]) <= 0
         except (LockTimeout, OSError):

@@ -117,15 +117,16 @@ class Books:
         self.process = f"{os.getpid()}-{secrets.token_hex(4)}"
 
     @contextlib.contextmanager
-    def opened(self) -> Iterator[list[Entry]]:
+    def opened(self, patience: float | None = None) -> Iterator[list[Entry]]:
         """All living entries; nobody else reads or writes during the block.
 
-        Raises LockTimeout when another process does not let go of the books.
+        Raises LockTimeout when another process does not let go of the books within `patience` seconds
+        (None: `PATIENCE`).
         """
         # The directory itself is what is locked: no file would have to be made, or be left.
         fd = os.open(self.run.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            _lock(fd, self.run.parent)
+            _lock(fd, self.run.parent, PATIENCE if patience is None else patience)
             try:
                 yield self._living()
             finally:
@@ -170,8 +171,8 @@ def now() -> float:
     return time.monotonic()  # Linux: the same for all processes since boot, clock_gettime(2)
 
 
-def _lock(fd: int, base: Path) -> None:
-    for pause in pauses(Deadline.after(PATIENCE)):
+def _lock(fd: int, base: Path, patience: float) -> None:
+    for pause in pauses(Deadline.after(patience)):
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -179,7 +180,7 @@ def _lock(fd: int, base: Path) -> None:
         else:
             return
     raise LockTimeout(
-        f"the books of promised memory in {base} were in use for all of {PATIENCE:g} s",
+        f"the books of promised memory in {base} were in use for all of {patience:g} s",
         hint="is a test process of this user stopped (Ctrl-Z, a debugger)? `lslocks` shows who has the lock",
     )
 
