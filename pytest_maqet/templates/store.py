@@ -23,7 +23,7 @@ from pathlib import Path
 from pytest_maqet.errors import LockTimeout, MaqetError, StartError
 from pytest_maqet.host_cache import cache_dir
 from pytest_maqet.runs.leases import Lease, RunOver
-from pytest_maqet.runs.locks import held_lock
+from pytest_maqet.runs.locks import held_lock, remove_lock
 from pytest_maqet.templates.folders import USE, alone, check_private, flush, size_of
 from pytest_maqet.templates.manifest import Damaged, Manifest
 from pytest_maqet.templates.template import Frozen
@@ -251,7 +251,7 @@ class TemplateStore:
             return unused
 
     def remove_unlinked(self) -> None:
-        """Remove the folders that no key leads to and nobody uses: abandoned, replaced, taken out of use."""
+        """Remove folders that no key leads to and nobody uses (abandoned, replaced); dead locks."""
         linked = set(self.linked())
         with contextlib.suppress(OSError):
             for path in self.folder.iterdir():
@@ -259,6 +259,8 @@ class TemplateStore:
                     self._remove_half_link(path)
                 elif path.is_dir() and not path.is_symlink() and path not in linked and "-" in path.name:
                     self._remove_unlinked(path)
+        for record in (self.folder / LOCKS).glob("*.holder"):
+            remove_lock(record.with_suffix(""))  # of a maker that was killed: a living one has the lock
 
     def _remove_unlinked(self, path: Path) -> None:
         with alone(path) as unused:

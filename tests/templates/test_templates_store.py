@@ -229,6 +229,15 @@ def test_a_link_whose_maker_was_killed_goes_with_the_next_template(store):
         assert os.path.lexists(living), "its maker is just about to rename it"
 
 
+def test_what_a_killed_maker_says_of_its_lock_goes_and_a_living_ones_stays(store):
+    with store.lock("b" * 32, timeout=1, vm="web", owner="gw1"):
+        dead = store.folder / "locks" / f"{KEY}.lock.holder"
+        dead.write_text("{}")
+        store.remove_unlinked()
+        left = sorted(path.name for path in (store.folder / "locks").glob("*.holder"))
+    assert left == ["b" * 32 + ".lock.holder"]
+
+
 def test_nobody_takes_a_draft_that_is_just_being_made_for_an_abandoned_one(store):
     """Between a folder's making and its locking another process may look for abandoned ones."""
     over = threading.Event()
