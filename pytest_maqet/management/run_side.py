@@ -58,9 +58,9 @@ class RunSide:
         """End the run, where it is ours, and give up the leases; idempotent."""
         if self._own:
             end_shared_vms(self.directory, self._config, in_haste=self.in_haste)
-        end_nursery()
         for lease in self._leases.values():
             lease.close()
+        end_nursery()
         # Whoever is the last removes it: the controller, and where that is elsewhere, or dead, a worker.
         self.directory.remove()
 

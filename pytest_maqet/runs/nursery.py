@@ -109,9 +109,9 @@ class Nursery:
             self._child.wait()
 
     def forget(self) -> None:
-        """In a forked child: give up what it has inherited of it."""
+        """Give it up without ending it, as a forked child must: it ends when its last socket is closed."""
         self._close()
-        self._child.returncode = 0  # not this process's child: no ResourceWarning about it
+        self._child.returncode = 0  # nobody waits for it: no ResourceWarning about that
 
     def _close(self) -> None:
         with contextlib.suppress(OSError):
@@ -125,12 +125,16 @@ class _Here:
         self.guard = threading.Lock()
         self.nursery: Nursery | None = None
 
-    def after_fork(self) -> None:
-        """A forked child would keep the socket open, and so the nursery alive; the guard may be locked."""
-        self.guard = threading.Lock()
+    def let_go(self) -> None:
+        """Give it up; it ends by itself."""
         if self.nursery is not None:
             self.nursery.forget()
             self.nursery = None
+
+    def after_fork(self) -> None:
+        """A forked child would keep the socket open, and so the nursery alive; the guard may be locked."""
+        self.guard = threading.Lock()
+        self.let_go()
 
 
 _here = _Here()
@@ -159,4 +163,4 @@ def end_nursery() -> None:
 
 
 os.register_at_fork(after_in_child=_here.after_fork)
-atexit.register(end_nursery)
+atexit.register(_here.let_go)  # without waiting: leases are held as long as this process ends
