@@ -72,6 +72,15 @@ def is_ending(run: Path) -> bool:
     return ours and bool(keepers) and not any(vm.keep_file.exists() for vm in keepers)
 
 
+def is_looked_at(run: Path) -> bool:
+    """Whether somebody has a lease exclusively: a keeper that was just given it, or a sweep; not for long."""
+    for lease in run.glob(f"*{LEASE_SUFFIX}"):
+        with contextlib.ExitStack() as held, contextlib.suppress(OSError):
+            if not _lock_now(lease, held, fcntl.LOCK_SH):
+                return True
+    return False
+
+
 @contextlib.contextmanager
 def claimed(run: Path) -> Iterator[bool]:
     """Hold all leases of the run exclusively; False when one of them is in use (or the run is gone)."""
@@ -85,11 +94,11 @@ def claimed(run: Path) -> Iterator[bool]:
         yield ours
 
 
-def _lock_now(lease: Path, held: contextlib.ExitStack) -> bool:
+def _lock_now(lease: Path, held: contextlib.ExitStack, how: int = fcntl.LOCK_EX) -> bool:
     fd = os.open(lease, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     held.callback(os.close, fd)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(fd, how | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

@@ -267,3 +267,17 @@ def test_vm_directory_names_agree_with_the_keeper(run: RunDirectory) -> None:
     vm = VmDirectory(process.directory.path)
     names = {vm.pid_file, vm.exit_file, vm.keeper_lock, vm.keeper_log, vm.stderr_log}
     assert set(vm.path.iterdir()) == names
+
+
+def test_a_run_whose_lease_somebody_just_looks_at_is_removed_all_the_same(base: Path) -> None:
+    """Keepers are given the lease exclusively when its last user goes, and need a moment to notice."""
+    run = RunDirectory.create()
+    lease = run.lease("main").path
+    run.close()
+    descriptor = os.open(lease, os.O_RDWR)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    timer = threading.Timer(0.5, os.close, [descriptor])
+    timer.start()
+    assert run.remove(), "it was taken for one that is in use"
+    timer.join()
+    assert not run.path.exists()
