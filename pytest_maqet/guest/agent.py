@@ -18,6 +18,7 @@ from typing import Any
 
 from pytest_maqet.deadline import Deadline, pauses
 from pytest_maqet.errors import ChannelError
+from pytest_maqet.guest.agent_answers import Answer
 from pytest_maqet.guest.agent_session import AgentRefused, AgentSession
 from pytest_maqet.guest.commands import END_GRACE, CommandOutcome, CommandRequest, command_timeout
 from pytest_maqet.guest.shell_script import BECOME_COMMAND, END_PROCESSES, command_script
@@ -50,8 +51,8 @@ class AgentChannel:
         Raises ChannelError at the deadline, or when the guest's agent has guest-exec switched off.
         """
         async with self._session.held(deadline):
-            info = await self._ask("guest-info", None, deadline)
-        enabled = {c["name"] for c in info.get("supported_commands", ()) if c.get("enabled")}
+            info = Answer(self.vm_name, "guest-info", await self._ask("guest-info", None, deadline))
+        enabled = info.enabled_commands()
         missing = [name for name in _NEEDED if name not in enabled]
         if missing:
             raise ChannelError(
@@ -153,9 +154,12 @@ class AgentChannel:
 
     async def _launch(self, path: str, words: Sequence[str], arguments: Mapping[str, Any]) -> int:
         asked = time.monotonic()
-        answer = await self._session.ask("guest-exec", {"path": path, "arg": list(words), **arguments})
+        answer = await self._answer("guest-exec", {"path": path, "arg": list(words), **arguments})
         self._start_seconds = time.monotonic() - asked
-        return int(answer["pid"])
+        return answer.number("pid")
+
+    async def _answer(self, command: str, arguments: Mapping[str, Any]) -> Answer:
+        return Answer(self.vm_name, command, await self._session.ask(command, arguments))
 
     async def _store(self, data: bytes) -> str:
         """Put `data` into a new file of the guest, piece by piece, and return its path."""
@@ -164,8 +168,8 @@ class AgentChannel:
         try:
             for start in range(0, len(data), INPUT_PIECE):
                 piece = base64.b64encode(data[start : start + INPUT_PIECE]).decode("ascii")
-                answer = await self._session.ask("guest-file-write", {"handle": handle, "buf-b64": piece})
-                if answer["count"] != len(data[start : start + INPUT_PIECE]):
+                answer = await self._answer("guest-file-write", {"handle": handle, "buf-b64": piece})
+                if answer.number("count") != len(data[start : start + INPUT_PIECE]):
                     raise ChannelError(f"{self.vm_name}: the guest took only a part of the command's input")
         finally:
             await self._session.ask("guest-file-close", {"handle": handle})
@@ -175,37 +179,28 @@ class AgentChannel:
         """Wait for the end of a started command."""
         for pause in pauses(deadline):
             status = await self._status(process, deadline)
-            if status["exited"]:
+            if status.flag("exited"):
                 return self._outcome(status, request)
             await asyncio.sleep(pause)  # the agent has no event for the end of a command
         raise TimeoutError
 
-    async def _status(self, process: int, deadline: Deadline) -> Mapping[str, Any]:
+    async def _status(self, process: int, deadline: Deadline) -> Answer:
         try:
             async with self._session.held(deadline):
-                status: Mapping[str, Any] = await self._session.ask("guest-exec-status", {"pid": process})
-                return status
+                return await self._answer("guest-exec-status", {"pid": process})
         except AgentRefused as error:
             raise ChannelError(
                 f"{self.vm_name}: the guest agent no longer knows the command ({error.description})",
                 hint="the agent or the guest was restarted while the command ran",
             ) from None
 
-    def _outcome(self, status: Mapping[str, Any], request: CommandRequest) -> CommandOutcome:
-        cut = [name for name in ("out", "err") if status.get(f"{name}-truncated")]
-        if cut:
+    def _outcome(self, status: Answer, request: CommandRequest) -> CommandOutcome:
+        if any(status.flag(f"{name}-truncated", default=False) for name in ("out", "err")):
             raise ChannelError(
                 f"{self.vm_name}: the command printed more than the guest agent keeps (16 MiB): {request}",
                 hint="let it write to a file in the guest, or run it over another channel",
             )
-        returncode = status.get("exitcode")
-        if returncode is None:
-            returncode = 128 + int(status.get("signal", 0))
-        return CommandOutcome(
-            int(returncode),
-            base64.b64decode(status.get("out-data", "")),
-            base64.b64decode(status.get("err-data", "")),
-        )
+        return status.outcome()
 
     async def _end(self, process: int, request: CommandRequest) -> CommandOutcome | None:
         """End a started command with all its children; what it had printed, or None if that failed."""

@@ -29,7 +29,8 @@ LONGEST_ANSWER = 64 * 1024 * 1024
 #: Seconds that the first attempt waits for an answer; each later one twice as long, up to `LAST_ATTEMPT`.
 FIRST_ATTEMPT = 0.25
 LAST_ATTEMPT = 8.0
-_LOST = (ExecInterruptedError, QMPError, ProtocolError, OSError, EOFError, ValueError)
+#: RecursionError: JSON that is nested deeper than Python's parser goes.
+_LOST = (ExecInterruptedError, QMPError, ProtocolError, OSError, EOFError, ValueError, RecursionError)
 
 # The library tells every broken connection to its logger, where pytest's log capture would show it to the
 # user as an error of the test. What matters of it is in our exceptions.
