@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_maqet.errors import MaqetError
+from pytest_maqet.runs.private_files import write_private
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class CheckpointBook:
             {pid: {name: asdict(one) for name, one in page.items()} for pid, page in pages.items()}
         )
         new = self._path.with_suffix(".new")
-        new.write_text(text)
+        write_private(new, text)
         new.replace(self._path)
 
 

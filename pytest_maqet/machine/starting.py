@@ -31,6 +31,7 @@ from pytest_maqet.qemu.inputs import Drive, Ram
 from pytest_maqet.qemu.start_failure import explain
 from pytest_maqet.runs.bounded_log import last_bytes
 from pytest_maqet.runs.exit_status import Exit
+from pytest_maqet.runs.private_files import write_private
 from pytest_maqet.runs.process import QemuProcess
 from pytest_maqet.runs.vm_directory import VmDirectory
 from pytest_maqet.templates.manifest import Damaged
@@ -90,7 +91,7 @@ class Launch:
         with ExitStack() as stack:
             room = stack.enter_context(self.host.room.hold(config, directory))
             command_line, facts = self._prepared(stack, room)
-            directory.record_file.write_text(json.dumps(asdict(facts)))
+            write_private(directory.record_file, json.dumps(asdict(facts)))
             process = QemuProcess.launch(
                 command_line.argv, directory, self.host.lease, pass_fds=command_line.fds
             )

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from pytest_maqet.deadline import Deadline, pauses
 from pytest_maqet.errors import LockTimeout
+from pytest_maqet.runs.private_files import write_private
 
 _descriptors: set[int] = set()
 
@@ -121,7 +122,7 @@ class Turns:
 
     def _say(self, owner: str) -> None:
         with suppress(OSError):
-            self._holder.write_text(json.dumps({"owner": owner}))
+            write_private(self._holder, json.dumps({"owner": owner}))
 
     @property
     def _holder(self) -> Path:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pytest_maqet.errors import ConfigError, DiskError, LockTimeout, MaqetError, NoRoom, StartError
 from pytest_maqet.management.host_faults import is_passing
+from pytest_maqet.runs.private_files import write_private
 from pytest_maqet.waiting.host_disk import FULL
 
 #: Errors that say nothing about the next try.
@@ -45,7 +46,7 @@ class FailureMemory:
         draft = self._directory / f".{os.getpid()}-{key}"
         with suppress(OSError):  # told already, or no room: the failure itself matters more than its record
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            draft.write_text(json.dumps(record), encoding="utf-8")
+            write_private(draft, json.dumps(record))
             os.link(draft, self._file(key))
         with suppress(OSError):
             draft.unlink()

@@ -17,10 +17,11 @@ def refusal(wanted: Sequence[Entry], sight: Sight, reason: str) -> tuple[str, st
         lines += ["promised to:", *(f"  {_line(entry)}" for entry in sight.promised)]
     if reason:
         lines.append(f"waiting would not help: {reason}")
+    helps = _HINT if sight.promised else "give it less `memory:`"
     if sight.limit is not None:
-        return "\n".join(lines), f"{_HINT}; or allow more with --maqet-max-memory"
+        return "\n".join(lines), f"{helps}, or allow more with --maqet-max-memory"
     more = "say with --maqet-max-memory=SIZE how much the guests may take, and the host is not asked"
-    return "\n".join(lines), f"{_HINT}; or {more}"
+    return "\n".join(lines), f"{helps}, or {more}"
 
 
 def waiting(wanted: Sequence[Entry], sight: Sight) -> str:

@@ -27,6 +27,7 @@ from pytest_maqet.qemu.accelerator import choose
 from pytest_maqet.qemu.binary import find_binary
 from pytest_maqet.qemu.capabilities import capabilities
 from pytest_maqet.runs.locks import held_lock
+from pytest_maqet.runs.private_files import write_private
 from pytest_maqet.runs.process import QemuProcess
 from pytest_maqet.runs.run_directory import RunDirectory
 from pytest_maqet.runs.vm_directory import VmDirectory
@@ -142,7 +143,7 @@ class SharedVms:
         entry.parent.mkdir(mode=0o700, exist_ok=True)
         draft = entry.with_suffix(f".{os.getpid()}")
         record = {"directory": str(vm.workdir), "vm": config.name, "teardown": config.teardown}
-        draft.write_text(json.dumps(record), encoding="utf-8")
+        write_private(draft, json.dumps(record))
         draft.replace(entry)
 
 

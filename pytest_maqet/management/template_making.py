@@ -188,7 +188,7 @@ class Templates:
         if self._settings.templates == "rebuild":
             marker = self._rebuilt(wish.key)
             marker.parent.mkdir(mode=0o700, exist_ok=True)
-            marker.touch()
+            marker.touch(mode=0o600)
         for kept in store.evict(self._settings.templates_size):
             self._ledger.note(f"the template {kept.path.name[:12]} ({kept.size >> 20} MiB) made room")
         return frozen, lease

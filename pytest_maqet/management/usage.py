@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pytest_maqet.management.records import Spoiled
+from pytest_maqet.runs.private_files import write_private
 from pytest_maqet.runs.vm_directory import VmDirectory, file_stem
 
 _USER = "user-"
@@ -40,7 +41,7 @@ class Usage:
         """The current test uses this VM from here on."""
         user = User(vm, self._test(), self._worker)
         with suppress(OSError):
-            self._note(directory).write_text(json.dumps(asdict(user)), encoding="utf-8")
+            write_private(self._note(directory), json.dumps(asdict(user)))
 
     def end(self, directory: VmDirectory) -> None:
         """The test is over. Idempotent."""

@@ -16,6 +16,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from pytest_maqet.runs.private_files import open_private
+
 #: Of each log this much of the beginning is kept, in bytes: a boot, even a talkative one.
 HEAD = 4 * 1024 * 1024
 #: And this much of the end at least.
@@ -90,7 +92,7 @@ def pieces(path: Path) -> Iterator[bytes]:
 
 def copy_log(source: Path, target: Path) -> Path:
     """Copy a log without filling its cut part with NULs; returns `target`. Raises OSError."""
-    with target.open("wb") as copy:
+    with open_private(target) as copy:
         for piece in pieces(source):
             copy.write(piece)
     return target

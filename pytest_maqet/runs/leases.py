@@ -15,6 +15,7 @@ import contextlib
 import fcntl
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from pytest_maqet.deadline import Deadline, pauses
@@ -111,6 +112,29 @@ class Lease:
             _descriptors.discard(self._fd)
             os.close(self._fd)
         self._fd = None
+
+
+@contextlib.contextmanager
+def held_by_nobody(path: Path, *, make: bool = False) -> Iterator[bool]:
+    """Whether nobody holds the lease, and nobody gets it during the block.
+
+    False where there is no such file, unless `make` makes it.
+    """
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_CREAT if make else 0)
+    try:
+        fd = os.open(path, flags, 0o600)
+    except OSError:
+        yield False
+        return
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+            return
+        yield True
+    finally:
+        os.close(fd)
 
 
 def _open(path: Path, flags: int) -> int:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+import signal
 import struct
 from pathlib import Path
 
@@ -27,6 +29,18 @@ def lock_holder(path: Path) -> int | None:
     finally:
         os.close(fd)
     return None if kind == fcntl.F_UNLCK or pid <= 0 else int(pid)
+
+
+def kill_holder(path: Path) -> None:
+    """Kill the process that holds a POSIX lock on the file, if one does."""
+    holder = open_holder(path)
+    if holder is None:
+        return
+    try:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(holder, signal.SIGKILL)
+    finally:
+        os.close(holder)
 
 
 def open_holder(path: Path) -> int | None:

@@ -13,7 +13,6 @@ import fcntl
 import json
 import os
 import secrets
-import signal
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -24,7 +23,7 @@ from pytest_maqet.deadline import Deadline, pauses
 from pytest_maqet.errors import LockTimeout
 from pytest_maqet.host_memory import own_memory
 from pytest_maqet.runs.leases import Lease
-from pytest_maqet.runs.lock_holders import lock_holder, open_holder
+from pytest_maqet.runs.lock_holders import kill_holder, lock_holder
 from pytest_maqet.runs.vm_directory import VmDirectory
 
 #: The directory in a run's, and how its files end.
@@ -83,14 +82,7 @@ class Entry:
     def kill(self) -> None:
         """End its QEMUs."""
         for directory in self.directories:
-            pidfd = open_holder(VmDirectory(Path(directory)).qemu_pid_file)
-            if pidfd is None:
-                continue
-            try:
-                with contextlib.suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-            finally:
-                os.close(pidfd)
+            kill_holder(VmDirectory(Path(directory)).qemu_pid_file)
 
 
 class Promise:

@@ -11,13 +11,12 @@ import contextlib
 import fcntl
 import os
 import secrets
-import signal
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 from pytest_maqet.runs.base_directory import base_directory
-from pytest_maqet.runs.lock_holders import lock_holder, open_holder
+from pytest_maqet.runs.lock_holders import kill_holder, lock_holder
 from pytest_maqet.runs.trees import remove_tree
 from pytest_maqet.runs.vm_directory import VmDirectory
 
@@ -112,14 +111,7 @@ def live_keepers(run: Path) -> list[VmDirectory]:
 
 def kill_stray(vm: VmDirectory) -> None:
     """End a QEMU that lost its keeper and yet lives: the lock on its pid file tells which it is."""
-    stray = open_holder(vm.qemu_pid_file)
-    if stray is None:
-        return
-    try:
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(stray, signal.SIGKILL)
-    finally:
-        os.close(stray)
+    kill_holder(vm.qemu_pid_file)
 
 
 def own_directories(parent: Path) -> list[Path]:

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from pytest_maqet.runs.leases import Lease
+from pytest_maqet.runs.leases import Lease, held_by_nobody
 
 #: The ending of a mark's name; its modification time says when the file was used last.
 SUFFIX = ".use"
@@ -49,20 +49,8 @@ def unused(path: Path) -> Iterator[bool]:
 
     A QEMU that has it open as an image uses it too: it holds a lock of its own on it.
     """
-    try:
-        fd = os.open(_mark(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except OSError:
-        yield False
-        return
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-            return
-        yield not _locked_by_qemu(path)
-    finally:
-        os.close(fd)
+    with held_by_nobody(_mark(path), make=True) as free:
+        yield free and not _locked_by_qemu(path)
 
 
 def is_unused(path: Path) -> bool:

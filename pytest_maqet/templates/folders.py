@@ -2,36 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import stat
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
+from pytest_maqet.runs.leases import held_by_nobody
 from pytest_maqet.templates.manifest import Damaged
 
 #: Held shared by all who use a template; its modification time says when that was last.
 USE = "use"
 
 
-@contextlib.contextmanager
-def alone(path: Path) -> Iterator[bool]:
+def alone(path: Path) -> AbstractContextManager[bool]:
     """Whether nobody uses the folder, for the time of the block; false where there is nothing to lock."""
-    try:
-        fd = os.open(path / USE, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError:
-        yield False
-        return
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-            return
-        yield True
-    finally:
-        os.close(fd)
+    return held_by_nobody(path / USE)
 
 
 def flush(path: Path) -> None:

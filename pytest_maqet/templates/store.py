@@ -24,6 +24,7 @@ from pytest_maqet.errors import LockTimeout, MaqetError, StartError
 from pytest_maqet.host_cache import cache_dir
 from pytest_maqet.runs.leases import Lease, RunOver
 from pytest_maqet.runs.locks import held_lock, remove_lock
+from pytest_maqet.runs.private_files import write_private
 from pytest_maqet.templates.folders import USE, alone, check_private, flush, size_of
 from pytest_maqet.templates.manifest import Damaged, Manifest
 from pytest_maqet.templates.template import Frozen
@@ -190,7 +191,7 @@ class TemplateStore:
             folder = self.folder / REFUSED
             folder.mkdir(mode=0o700, exist_ok=True)
             draft = folder / f".{key}-{secrets.token_hex(4)}"
-            draft.write_text(json.dumps({"reason": reason}))
+            write_private(draft, json.dumps({"reason": reason}))
             draft.rename(folder / f"{key}.json")
 
     def refusal(self, key: str) -> str | None:

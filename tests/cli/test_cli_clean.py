@@ -134,6 +134,7 @@ def test_a_stuck_keeper_and_its_qemu_go(
     qemu = int((base / "run/vm-1/pid").read_text())
     assert keeper is not None
     os.kill(keeper, signal.SIGSTOP)
+    _wait_until_stopped(keeper)  # else it may still be given the lease, which stops with it then
     seen = os.pidfd_open(qemu)
     process.kill()
     process.wait()
@@ -265,6 +266,15 @@ def test_wrong_size(clean: Clean, base: Path, monkeypatch: pytest.MonkeyPatch) -
     assert done.stderr.startswith("pytest-maqet: --templates-size: 'much' is not a size such as 20G\n")
     monkeypatch.setenv("MAQET_TEMPLATES_SIZE", "little")
     assert "MAQET_TEMPLATES_SIZE: 'little' is not a size" in clean().stderr
+
+
+def _wait_until_stopped(pid: int) -> None:
+    """That every thread of it stands still."""
+    end = time.monotonic() + 5
+    for stat in Path(f"/proc/{pid}/task").glob("*/stat"):
+        while stat.read_text().rpartition(")")[2].split()[0] != "T":
+            assert time.monotonic() < end, f"{pid} does not stop"
+            time.sleep(0.005)
 
 
 def _wait_until_dead(pidfd: int) -> None:

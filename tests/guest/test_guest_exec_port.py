@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from exec_rig import ENVIRONMENT, Server, built, with_server
+from exec_rig import ENVIRONMENT, Server, with_server
 
 from pytest_maqet.deadline import Deadline
 from pytest_maqet.errors import ChannelError, CommandTimeout
@@ -17,20 +17,6 @@ from pytest_maqet.guest.commands import CommandOutcome, CommandRequest
 from pytest_maqet.guest.exec_frames import (
     SLOTS,
 )
-from pytest_maqet.guests.initramfs import EXEC_HELPER
-
-
-@pytest.fixture(scope="module", params=["checked in", "compiled here"])
-def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if request.param == "checked in":
-        copy = tmp_path_factory.mktemp("exec") / "maqet-exec"
-        copy.write_bytes(EXEC_HELPER.read_bytes())  # a checkout may have it without its mode
-        copy.chmod(0o755)
-        return copy
-    made = built(tmp_path_factory.mktemp("exec") / "maqet-exec")
-    if made is None:
-        pytest.skip("gcc is not installed")
-    return made
 
 
 def outcome(program: Path, command: str | tuple[str, ...], data: bytes | None = None) -> CommandOutcome:

@@ -176,6 +176,27 @@ def test_reset_clears_a_panic_but_not_that_it_happened(directory):
     assert on_vitals(directory, work) is None, "the next test is not to blame"
 
 
+def test_a_reset_does_not_end_what_a_full_disk_has_paused(directory):
+    full = {
+        "node-name": "root",
+        "action": "stop",
+        "operation": "write",
+        "nospace": True,
+        "reason": "No space",
+    }
+
+    async def work(vitals, say, process):
+        vitals.on_event({"event": "BLOCK_IO_ERROR", "data": full})
+        vitals.on_event({"event": "RESET"})
+        after_reset = vitals.failures.blocking()
+        vitals.on_event({"event": "RESUME"})
+        return after_reset, vitals.failures.blocking()
+
+    after_reset, after_resume = on_vitals(directory, work)
+    assert after_reset is not None, "the VM stands still, and waits would not say why"
+    assert after_resume is None
+
+
 def test_console_and_pvpanic_tell_one_panic(directory):
     async def work(vitals, say, process):
         expectation = Expectation(kind=GuestPanic)
