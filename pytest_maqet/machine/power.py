@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pytest_maqet.deadline import Deadline
-from pytest_maqet.errors import ChannelError, MaqetError, WaitTimeout
+from pytest_maqet.errors import ChannelError, DiskError, GuestPanic, MaqetError, WaitTimeout
 from pytest_maqet.guest.commands import CommandRequest
 from pytest_maqet.waiting.engine import race, wait_for
 from pytest_maqet.waiting.pushed import EventCame
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 #: QEMU answers `quit` and is gone within this many seconds, or it is killed.
 QUIT_TIME = 2.0
 
-#: States out of which a reset guest has to be continued by hand (`-action panic=pause,shutdown=pause`).
-_HALTED = {"guest-panicked", "shutdown", "internal-error", "io-error"}
+#: States in which somebody has paused the VM; in all others a guest that was reset goes on, although QEMU had
+#: halted it (`-action panic=pause,shutdown=pause`).
+_PAUSED = {"paused", "prelaunch", "suspended", "debug", "inmigrate"}
 
 
 async def stop(life: Life, deadline: Deadline) -> None:
@@ -62,10 +63,17 @@ async def powerdown(life: Life, deadline: Deadline) -> None:
 
 async def reset(life: Life, deadline: Deadline) -> None:
     """Press the reset button; a guest that had panicked or powered off runs again."""
-    halted = await life.run_state(deadline) in _HALTED
+    paused = await life.run_state(deadline) in _PAUSED
     life.forget_channel()
+    before = life.vitals.mailbox.count
     await life.execute("system_reset", None, deadline)
-    if halted:
+    # Only then: a guest that panics right now is halted between our question and the reset, or after it.
+    try:
+        happened = EventCame(life.vitals, "RESET", {}, before).hold()
+        await race(life.vitals, happened, deadline, (GuestPanic, DiskError))
+    except TimeoutError:
+        raise WaitTimeout(f"{life.config.name}: QEMU did not reset the VM within {deadline}") from None
+    if not paused and await life.run_state(deadline) != "running":
         await life.execute("cont", None, deadline)
 
 

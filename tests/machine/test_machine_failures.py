@@ -52,6 +52,33 @@ def test_expecting_a_panic(boot):
     assert vm.health() is None, "a guest that was reset is well"
 
 
+def test_a_guest_that_is_halted_while_it_is_reset_runs_again(boot, monkeypatch):
+    """A panic shows on the console a moment before QEMU halts the VM for it."""
+    vm = boot()
+    asked = vm.life.run_state
+
+    async def and_then_it_is_halted(deadline: Deadline) -> str:
+        # The moment lasts microseconds: a `stop` is put into it, once.
+        monkeypatch.undo()
+        state = await asked(deadline)
+        await vm.life.execute("stop", None, deadline)
+        return state
+
+    monkeypatch.setattr(vm.life, "run_state", and_then_it_is_halted)
+    vm.reset(wait=True, timeout=5)
+    assert vm.status == "running"
+
+
+def test_a_paused_guest_that_is_reset_stays_paused(boot):
+    vm = boot()
+    vm.pause()
+    vm.reset()
+    assert vm.status != "running"
+    starts = vm.console_ends()
+    vm.resume()
+    vm.wait_ready(5, starts)
+
+
 def test_inside_expecting_the_failure_fails_no_wait(boot):
     vm = boot()
     with vm.expecting(GuestPanic):
