@@ -77,9 +77,12 @@ async def load_state(
     it.
     """
     path = life.directory.path / "state.sock"
-    await _set_capabilities(life, deadline, with_memory=with_memory)
     before = life.vitals.mailbox.count
-    await life.execute("migrate-incoming", {"uri": f"unix:{path}"}, deadline)
+    # In one go: QEMU takes commands in their order, and each answer that is waited for costs a millisecond.
+    await asyncio.gather(
+        _set_capabilities(life, deadline, with_memory=with_memory),
+        life.execute("migrate-incoming", {"uri": f"unix:{path}"}, deadline),
+    )
     sending = asyncio.ensure_future(_send(str(path), state))
     try:
         await _ended(life, deadline, before)

@@ -56,6 +56,15 @@ def test_exit_status(
     assert process.exit() == found
 
 
+def test_room_for_many_descriptors(launch: Launch) -> None:
+    """Or QEMU, which has threads, waits in the kernel when it opens its 65th."""
+    process = launch(*SLEEP)
+    said = Path(f"/proc/{process.pid}/status").read_text()
+    size = int(said.split("FDSize:")[1].split()[0])
+    assert size >= 1024, f"the kernel's table has room for {size} descriptors"
+    assert max(descriptors(process.pid)) < 64, "no descriptor was left open for that"
+
+
 def test_running_process_has_no_exit(launch: Launch) -> None:
     process = launch()
     assert process.exit() is None

@@ -67,6 +67,21 @@ def test_a_stopped_clone_boots_from_its_disks(new_manager):
     assert vm.run("head -n 1 /dev/vda").stdout == "kept\n"
 
 
+def test_a_clone_is_not_asked_to_announce_itself_on_the_network(new_manager):
+    """As a guest that was moved to another host is: its network manager would be awake when the test begins."""
+    manager = new_manager({"linux": LINUX})
+    acquired(manager, "linux", "template")
+    vm = acquired(manager, "linux")
+    assert vm.started_by == "clone"
+    vm.run("ip link set eth0 up; sleep 1")
+    interrupts = vm.run("grep -- -config /proc/interrupts").stdout.splitlines()
+    ours = [line.split() for line in interrupts if "virtio" in line]
+    assert ours, "the network card has such an interrupt"
+    network = vm.run("basename $(readlink -f /sys/class/net/eth0/device)").stdout.strip()
+    asked = {words[-1]: int(words[1]) for words in ours}
+    assert asked[f"{network}-config"] == 0, asked
+
+
 def test_clones_do_not_see_each_other(new_manager, store):
     manager = new_manager({"linux": LINUX})
     first = acquired(manager, "linux", "a")
