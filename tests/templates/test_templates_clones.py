@@ -68,7 +68,7 @@ def test_a_stopped_clone_boots_from_its_disks(new_manager):
 
 
 def test_a_clone_is_not_asked_to_announce_itself_on_the_network(new_manager):
-    """As a guest that was moved to another host is: its network manager would be awake when the test begins."""
+    """As a guest that was moved to another host is: its network manager would be awake during the test."""
     manager = new_manager({"linux": LINUX})
     acquired(manager, "linux", "template")
     vm = acquired(manager, "linux")
