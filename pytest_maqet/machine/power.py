@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 #: QEMU answers `quit` and is gone within this many seconds, or it is killed.
 QUIT_TIME = 2.0
+
+#: Signals by which a process ends through a fault of its own.
+_CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE}
 
 #: States in which somebody has paused the VM; in all others a guest that was reset goes on, although QEMU had
 #: halted it (`-action panic=pause,shutdown=pause`).
@@ -38,6 +42,13 @@ async def stop(life: Life, deadline: Deadline) -> None:
             # Not wait_for: the event stays in the mailbox, for the test to look at.
             await race(life.vitals, EventCame(life.vitals, "SHUTDOWN", {}, before).hold(), deadline)
     await end(life)
+
+
+def refuse_crash(life: Life) -> None:
+    """Raise QemuDied when QEMU crashed instead of stopping: what the guest wrote last may be lost."""
+    if life.vitals.exit is not None and life.vitals.exit.signal in _CRASHES:
+        life.vitals.end_wanted = None  # that was not the end it was asked for
+        raise life.vitals.death()
 
 
 async def end(life: Life) -> None:

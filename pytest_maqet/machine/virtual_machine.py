@@ -178,10 +178,14 @@ class VirtualMachine(StateCalls):
             self.wait.ready(timeout)
 
     def stop(self, *, timeout: float | None = None) -> None:
-        """Stop the VM: ACPI power button, after `timeout` (default `timeouts: stop`) quit, then kill."""
+        """Stop the VM: ACPI power button, after `timeout` (default `timeouts: stop`) quit, then kill.
+
+        Raises QemuDied when QEMU crashes over that: what the guest wrote last may be missing on its disks.
+        """
         self.refuse_unless_exclusive("stop")
         if self.life.vitals.exit is None:
             self.on_loop(power.stop(self.life, self.deadline(timeout, self.config.timeouts.stop)))
+            power.refuse_crash(self.life)
 
     def powerdown(self) -> None:
         """Press the ACPI power button; `wait.shutdown()` waits for the guest to obey."""

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -43,6 +44,20 @@ def test_stop_does_not_wait_for_a_guest_that_ignores_the_button(boot):
     vm = boot(image=None, timeouts={"stop": 0.1})  # only firmware: nobody listens to ACPI
     vm.stop()
     assert vm.status == "stopped"
+
+
+def test_a_crash_while_it_stops_is_told(boot):
+    """QEMU has not written all of its disks' metadata then; who starts the VM again has to know."""
+    vm = boot(image=None)  # only firmware: QEMU waits for somebody to listen to ACPI
+    crash = threading.Timer(0.3, os.kill, (vm.pid, signal.SIGSEGV))
+    crash.start()
+    with pytest.raises(QemuDied, match="SIGSEGV"):
+        vm.stop(timeout=10)
+    crash.join()
+    assert "SIGSEGV" in str(vm.health())
+    vm.stop()  # it is told once
+    vm.start()
+    assert vm.status == "running"
 
 
 def test_start_boots_again_and_waits_for_this_boots_banner(boot):
