@@ -127,8 +127,8 @@ def user_network(
     if found.virtio:
         values["romfile"] = "" if found.virtio == "pci" and not rom else None
         # For guests that have moved to another host (VIRTIO_NET_F_GUEST_ANNOUNCE). A clone is where its
-        # template was; its network manager need not wake five times in its first second. (The migration
-        # parameter `announce-rounds` 0 would do the same, but QEMU 7.2 crashes when the guest resets the card.)
+        # template was; its network manager need not wake five times in its first second. (After the
+        # migration parameter `announce-rounds: 0` QEMU 7.2 crashes when the guest resets the card.)
         values["guest_announce"] = False
         return [netdev, Option("device", option_text(f"virtio-net-{found.virtio}", values))]
     if found.isa and "ne2k_isa" in caps.devices:

@@ -32,8 +32,6 @@ VOLATILE = (".qcow2", ".raw", ".ram", ".state", ".iso", ".fd")
 EXIT_FILE_BYTES = 128
 
 _PR_SET_PDEATHSIG = 1
-#: So many descriptors QEMU can open without standing still; virtio devices have one for each queue.
-_DESCRIPTORS = 1024
 #: Python ignores them, and an ignored signal stays ignored across exec.
 _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 _SOCKET_TYPE = 0o140000
@@ -108,13 +106,10 @@ def _exec(job: Job, null: int, log: int) -> None:
 
 
 def _make_room_for_descriptors(fd: int) -> None:
-    """Have the kernel enlarge this process' table of descriptors now, while it has a single thread.
-
-    The table outlives execve(2). Enlarging it later, in a process of several threads, takes a grace period of
-    the kernel's RCU (expand_fdtable() in Linux: fs/file.c): QEMU stood still for 13 ms at the 65th one.
-    """
+    """Have the kernel enlarge the table of descriptors to 1024, which outlives execve(2)."""
+    # With several threads that takes a grace period of RCU (Linux, fs/file.c): 13 ms at QEMU's 65th descriptor.
     try:  # noqa: SIM105
-        os.close(os.dup2(fd, _DESCRIPTORS - 1, inheritable=False))
+        os.close(os.dup2(fd, 1023, inheritable=False))
     except OSError:  # RLIMIT_NOFILE is lower: then QEMU has to wait
         pass
 
