@@ -107,7 +107,7 @@ def _exec(job: Job, null: int, log: int) -> None:
 
 def _make_room_for_descriptors(fd: int) -> None:
     """Have the kernel enlarge the table of descriptors to 1024, which outlives execve(2)."""
-    # With several threads that takes a grace period of RCU (Linux, fs/file.c): 13 ms at QEMU's 65th descriptor.
+    # With several threads that takes a grace period of RCU (Linux fs/file.c): 13 ms at QEMU's 65th one.
     try:  # noqa: SIM105
         os.close(os.dup2(fd, 1023, inheritable=False))
     except OSError:  # RLIMIT_NOFILE is lower: then QEMU has to wait
