@@ -83,15 +83,15 @@ class ExecCommand:
         elif frame.kind == Kind.ERR:
             self._keep(self.stderr, frame.data)
         elif frame.kind == Kind.PROCESS:
-            _settle(self.process, frame.numbers()[0])
+            _settle(self.process, frame.numbers(1)[0])
         elif frame.kind == Kind.TOOK:
-            (count,) = frame.numbers()
+            (count,) = frame.numbers(1)
             if count == READS_NO_MORE:
                 self._data = None
             else:
                 self._room += count
         elif frame.kind == Kind.EXIT:
-            status, error = frame.numbers()
+            status, error = frame.numbers(2)
             _settle(self.process, 0)
             _settle(self.done, (status, error))
             return True

@@ -55,9 +55,11 @@ class Frame:
     command: int
     data: bytes
 
-    def numbers(self) -> tuple[int, ...]:
-        """The data as 4-byte numbers."""
-        return struct.unpack(f"<{len(self.data) // 4}I", self.data)
+    def numbers(self, count: int) -> tuple[int, ...]:
+        """The data as 4-byte numbers; raises ValueError when there are not just so many."""
+        if len(self.data) != 4 * count:
+            raise ValueError(f"what the guest sends is not maqet-exec's: a frame with {len(self.data)} bytes")
+        return struct.unpack(f"<{count}I", self.data)
 
 
 def packed(session: int, command: int, kind: Kind, data: bytes = b"", flags: int = 0) -> bytes:
