@@ -21,7 +21,7 @@ LONGEST_INLINE = 1500
 #: A line of more bytes than this holds no answer: it is not kept until it ends.
 LONGEST_LINE = 256 * 1024
 
-_FRAME = re.compile(rb"~mq (([0-9a-f]+) ([a-z])([A-Za-z0-9+/=._ -]*)) (\d+) ~")
+_FRAME = re.compile(rb"~mq (([0-9a-f]+) ([a-z])([A-Za-z0-9+/=._ -]*)) (\d{1,9}) ~")
 # A message of Linux on its console, with the time that printk puts before it; taken out, what it broke in
 # two is whole again.
 _KERNEL_MESSAGE = re.compile(rb"\[ *\d+\.\d{6}\][^\n]*\n")

@@ -105,6 +105,6 @@ def _words(said: str) -> str | None:
     if said == "none":
         return "the guest has neither maqet-wake nor perl nor python3"
     kind, _, what = said.partition(":")
-    if kind == "errno" and what.isdigit():
+    if kind == "errno" and what.isascii() and what.isdigit() and len(what) <= len("4095"):
         return errno_words(int(what))
     return what.strip() or said

@@ -145,6 +145,7 @@ def test_a_kernel_message_in_the_middle_is_taken_out(tmp_path):
         b'echo "~m""q ab12 e 7 0 0 . . 16 ~"\n',  # the echo of what is typed
         b"~mq ab13 e 7 0 0 . . 16 ~\n",
         b"~mq ab12 e 7 0 0 . . 16 ~",  # not finished yet
+        b"~mq ab12 e 7 0 0 . . " + b"9" * 5000 + b" ~\n",  # more digits than Python makes a number of
     ],
 )
 def test_what_is_not_whole_is_no_answer(tmp_path, data):
