@@ -103,7 +103,7 @@ def test_the_seed_is_not_in_the_command() -> None:
         ("motd\nclock=errno:0 reseed=errno:1\n", (None, "EPERM (Operation not permitted)")),
         ("clock=failed:date: not allowed reseed=left\n", ("date: not allowed", None)),
         ("clock=errno: reseed=errno:\n", ("errno:", "errno:")),
-        ("clock=errno:99999999999999999999 reseed=errno:²\n", ("errno:99999999999999999999", "errno:²")),
+        ("clock=errno:99999999999999999999 reseed=errno:²\n", ("99999999999999999999", "²")),
     ],
 )
 def test_what_is_printed_is_understood(printed: str, answer: tuple[str | None, str | None]) -> None:
