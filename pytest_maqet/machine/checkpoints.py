@@ -18,21 +18,17 @@ from typing import Any
 
 from pytest_maqet.deadline import Deadline
 from pytest_maqet.errors import (
-    DiskError,
-    GuestPanic,
     MaqetError,
     NotSupported,
     QemuDied,
     QMPCommandError,
-    WaitTimeout,
 )
 from pytest_maqet.guest.wake_port import WakeAnswer
 from pytest_maqet.machine.checkpoint_book import Checkpoint, CheckpointBook
 from pytest_maqet.machine.jobs import run_job
 from pytest_maqet.machine.life import Life
+from pytest_maqet.machine.power import press_reset
 from pytest_maqet.machine.waking import awaken, way_to_wake
-from pytest_maqet.waiting.engine import race
-from pytest_maqet.waiting.pushed import EventCame
 from pytest_maqet.waiting.vitals import RESTORE_JOB
 
 #: The states in which a guest can go on from its checkpoint.
@@ -109,7 +105,7 @@ async def load(life: Life, name: str, deadline: Deadline) -> tuple[Checkpoint, s
     await life.execute("stop", None, deadline)
     await life.break_off()
     if await life.run_state(deadline) in _NEED_RESET:
-        await _reset(life, deadline)
+        await press_reset(life, deadline)
     await _whole_memory(life, deadline)
     try:
         await run_job(life, "snapshot-load", _snapshot(checkpoint), deadline, prefix=RESTORE_JOB)
@@ -158,18 +154,6 @@ async def _whole_memory(life: Life, deadline: Deadline) -> None:
     """Memory belongs into the checkpoint, also where it is a file that clones share (x-ignore-shared)."""
     off = [{"capability": "x-ignore-shared", "state": False}]
     await life.execute("migrate-set-capabilities", {"capabilities": off}, deadline)
-
-
-async def _reset(life: Life, deadline: Deadline) -> None:
-    before = life.vitals.mailbox.count
-    await life.execute("system_reset", None, deadline)
-    event = EventCame(life.vitals, "RESET", {}, before)
-    try:
-        await race(
-            life.vitals, event.hold(), deadline, (GuestPanic, DiskError)
-        )  # QEMU resets after its answer
-    except TimeoutError:
-        raise WaitTimeout(f"{life.config.name}: QEMU did not reset the machine within {deadline}") from None
 
 
 # -- the files with the memory -----------------------------------------------------------------------------

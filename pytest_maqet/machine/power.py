@@ -72,18 +72,23 @@ async def powerdown(life: Life, deadline: Deadline) -> None:
     await life.execute("system_powerdown", None, deadline)
 
 
+async def press_reset(life: Life, deadline: Deadline) -> None:
+    """Have QEMU reset the machine, and wait until it has, which is after its answer."""
+    before = life.vitals.mailbox.count
+    await life.execute("system_reset", None, deadline)
+    happened = EventCame(life.vitals, "RESET", {}, before).hold()
+    try:
+        await race(life.vitals, happened, deadline, (GuestPanic, DiskError))
+    except TimeoutError:
+        raise WaitTimeout(f"{life.config.name}: QEMU did not reset the machine within {deadline}") from None
+
+
 async def reset(life: Life, deadline: Deadline) -> None:
     """Press the reset button; a guest that had panicked or powered off runs again."""
     paused = await life.run_state(deadline) in _PAUSED
     life.forget_channel()
-    before = life.vitals.mailbox.count
-    await life.execute("system_reset", None, deadline)
-    # Only then: a guest that panics right now is halted between our question and the reset, or after it.
-    try:
-        happened = EventCame(life.vitals, "RESET", {}, before).hold()
-        await race(life.vitals, happened, deadline, (GuestPanic, DiskError))
-    except TimeoutError:
-        raise WaitTimeout(f"{life.config.name}: QEMU did not reset the VM within {deadline}") from None
+    await press_reset(life, deadline)
+    # Only now: a guest that panics right then is halted between our question and the reset, or after it.
     if not paused and await life.run_state(deadline) != "running":
         await life.execute("cont", None, deadline)
 

@@ -67,6 +67,13 @@ def test_a_stopped_clone_boots_from_its_disks(new_manager):
     assert vm.run("head -n 1 /dev/vda").stdout == "kept\n"
 
 
+def test_going_on_takes_no_descriptor_for_each_queue_of_the_serial_ports(new_manager):
+    """QEMU would make 64 of them whenever a VM goes on, and unmake them when it stops."""
+    vm = acquired(new_manager({"linux": LINUX}), "linux")
+    found = list(Path(f"/proc/{vm.pid}/fd").iterdir())
+    assert len(found) < 64, f"{len(found)} descriptors"
+
+
 def test_a_clone_is_not_asked_to_announce_itself_on_the_network(new_manager):
     """As a guest that was moved to another host is: its network manager would be awake during the test."""
     manager = new_manager({"linux": LINUX})
