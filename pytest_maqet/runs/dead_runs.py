@@ -21,6 +21,8 @@ from pytest_maqet.runs.vm_directory import VmDirectory
 
 #: A keeper whose run is over ends its QEMU and itself within this many seconds, or it is stuck.
 KEEPER_ENDS = 2.0
+#: A keeper that is given its lease, or another sweep, has it for a moment only: less than this, in seconds.
+_LOOK = 0.3
 #: How long a killed process may take to be gone, in seconds.
 _KILLED = 2.0
 
@@ -63,8 +65,13 @@ _KEPT = "it was kept"
 
 
 def _being_used(run: Path) -> bool:
-    with sweep.claimed(run) as ours:
-        return not ours
+    """Whether somebody holds a lease of the run, and not just for the moment of a look at it."""
+    for pause in pauses(Deadline.after(_LOOK)):
+        with sweep.claimed(run) as ours:
+            if ours:
+                return False
+        time.sleep(pause)
+    return True
 
 
 def _users(run: Path) -> str:

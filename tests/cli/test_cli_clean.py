@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
@@ -9,12 +10,14 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from pytest_maqet.runs.dead_runs import dead_runs
 from pytest_maqet.runs.lock_holders import lock_holder
 from pytest_maqet.runs.run_directory import RunDirectory
 
@@ -285,3 +288,29 @@ def _wait_until_dead(pidfd: int) -> None:
     began = time.monotonic()
     assert poll.poll(10_000), f"it lives {time.monotonic() - began:.0f} s after its keeper was killed"
     os.close(pidfd)
+
+
+def test_a_look_at_a_dead_run_is_no_use_of_it(
+    base: Path, owner: Callable[..., subprocess.Popen[str]]
+) -> None:
+    process = owner("looked-at")
+    process.kill()
+    process.wait()
+    with (base / "looked-at/gw0.lease").open("r+") as lease:
+        # As a keeper that is just given it, only longer.
+        fcntl.flock(lease, fcntl.LOCK_EX)
+        threading.Timer(0.1, lambda: fcntl.flock(lease, fcntl.LOCK_UN)).start()
+        found = dead_runs()
+    assert found.used == []
+    assert f"run {base}/looked-at" in [f"{left.kind} {left.path}" for left in found.leftovers]
+
+
+def test_a_run_that_somebody_has_for_himself_is_in_use(
+    base: Path, owner: Callable[..., subprocess.Popen[str]]
+) -> None:
+    process = owner("swept")
+    process.kill()
+    process.wait()
+    with (base / "swept/gw0.lease").open("r+") as lease:
+        fcntl.flock(lease, fcntl.LOCK_EX)
+        assert dead_runs().used == [f"run {base}/swept"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -26,7 +27,8 @@ Launch = Callable[..., QemuProcess]
 def descriptors(pid: int) -> dict[int, str]:
     found = {}
     for entry in Path(f"/proc/{pid}/fd").iterdir():
-        found[int(entry.name)] = str(entry.readlink())
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            found[int(entry.name)] = str(entry.readlink())
     return found
 
 
