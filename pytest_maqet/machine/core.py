@@ -47,7 +47,7 @@ class MachineCore:
         self._loop = lease_loop()
         self._owned = owned
         door = host.run.lock_path(f"turns-{config.name}-{config.key[:12]}")
-        self._turns = Turns(door, config.name)
+        self._turns = Turns(door, config.name, lambda: host.queueing(config.name, door))
         self._closed = False
         self._resting = False
 
@@ -221,6 +221,11 @@ class MachineCore:
     def alone(self) -> bool:
         """Whether this process holds the VM for itself, which others may be waiting for."""
         return self._turns.alone
+
+    @property
+    def door(self) -> str | None:
+        """What others wait at while this process uses the VM along with more; None while it does not."""
+        return self._turns.door
 
     def share(self) -> None:
         """A test begins to use the VM: waits while a test of another worker has it alone."""

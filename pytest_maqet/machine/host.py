@@ -42,6 +42,11 @@ def _never_ready(vm: Any) -> None:
     raise NotSupported(f"{vm.name} was started by hand: there is no template of its ready state")
 
 
+def _nobody_asks(_vm: str, _door: Path) -> AbstractContextManager[None]:
+    """Used where nobody wants to know who waits."""
+    return nullcontext()
+
+
 def _no_overrides(config: VmConfig, overrides: Mapping[str, Any]) -> VmConfig:
     """Used where nothing can resolve overrides; an empty set changes nothing."""
     if overrides:
@@ -88,7 +93,8 @@ class Host:
     `monitors` is the number of QMP monitors each VM gets: one per process that uses it, and one for a person.
     `owner` says who we are now, for locks ("gw0, test_a.py::test_b"), `in_haste` whether VMs must
     end at once, without being asked to shut down. `freeze` makes a template of a VM, `restore_ready` puts a
-    ready one in its place. `room` is the memory for its QEMUs, one at a time.
+    ready one in its place. `room` is the memory for its QEMUs, one at a time. `queueing` is around each wait
+    for a VM (by name, and the lock that stands for it) that other workers use.
     """
 
     run: RunDirectory
@@ -104,6 +110,7 @@ class Host:
     freeze: Callable[[Any], Template] = _cannot_freeze
     restore_ready: Callable[[Any], None] = _never_ready
     room: Room = field(default_factory=Unlimited)
+    queueing: Callable[[str, Path], AbstractContextManager[None]] = _nobody_asks
 
     def scale(self, accelerator: str) -> float:
         """What every timeout of a VM under this accelerator is multiplied by."""

@@ -10,8 +10,8 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from pytest_maqet.deadline import Deadline, pauses
@@ -32,10 +32,16 @@ os.register_at_fork(after_in_child=_close_in_child)
 
 
 class Turns:
-    """This process's turn at one VM; not for use by several threads at once."""
+    """This process's turn at one VM; not for use by several threads at once.
 
-    def __init__(self, door: Path, vm_name: str) -> None:
+    `queueing` is a context manager around any waiting.
+    """
+
+    def __init__(
+        self, door: Path, vm_name: str, queueing: Callable[[], AbstractContextManager[None]] = nullcontext
+    ) -> None:
         self._door = door
+        self._queueing = queueing
         self._room = door.with_name(f"{door.name}.room")
         self._vm_name = vm_name
         self._shared: int | None = None
@@ -45,6 +51,11 @@ class Turns:
     def alone(self) -> bool:
         """Whether this process has the VM to itself."""
         return self._alone > 0
+
+    @property
+    def door(self) -> str | None:
+        """What others wait at while this process uses the VM along with more; None while it does not."""
+        return str(self._door) if self._shared is not None else None
 
     def share(self, timeout: float, owner: str) -> None:
         """Use the VM along with others, until `leave`; waits while somebody has it alone."""
@@ -98,11 +109,13 @@ class Turns:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         _descriptors.add(descriptor)
         try:
-            for pause in pauses(deadline):
-                with suppress(BlockingIOError):
-                    fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-                    return descriptor
-                time.sleep(pause)  # a blocking flock has no deadline
+            if _lock_now(descriptor, kind):
+                return descriptor
+            with self._queueing():
+                for pause in pauses(deadline):
+                    if _lock_now(descriptor, kind):
+                        return descriptor
+                    time.sleep(pause)  # a blocking flock has no deadline
         except BaseException:
             _release(descriptor)
             raise
@@ -127,6 +140,14 @@ class Turns:
     @property
     def _holder(self) -> Path:
         return self._door.with_name(f"{self._door.name}.holder")
+
+
+def _lock_now(descriptor: int, kind: int) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _release(descriptor: int) -> None:

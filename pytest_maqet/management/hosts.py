@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,13 @@ class Hosts:
     """Makes the host's side of what is wanted.
 
     `monitors` is how many a VM of scope `run` gets. `artifacts` is where the current test's go, and `freeze`
-    makes a template of a running VM, `restore_ready` puts one back to its ready state.
+    makes a template of a running VM, `restore_ready` puts one back to its ready state, `queueing` is around
+    each wait for a VM that other workers use.
     """
 
     freeze: Callable[[VirtualMachine, Wanted], Template]
     restore_ready: Callable[[VirtualMachine, Wanted], None]
+    queueing: Callable[[str, Path], AbstractContextManager[None]]
 
     def __init__(
         self,
@@ -68,4 +71,5 @@ class Hosts:
             reconfigure=reconfigure,
             freeze=lambda vm: self.freeze(vm, wanted),
             restore_ready=lambda vm: self.restore_ready(vm, wanted),
+            queueing=self.queueing,
         )

@@ -21,8 +21,10 @@ from pytest_maqet.management.health import left_unusable, to_replace
 from pytest_maqet.management.hosts import Hosts
 from pytest_maqet.management.launch import HandStarted, Launcher, Listener, ManagedMachine
 from pytest_maqet.management.parallel import at_once, raise_first
+from pytest_maqet.management.queueing import queueing
 from pytest_maqet.management.records import Ledger, Spoiled, StartRecord, merged
 from pytest_maqet.management.room import Rooms
+from pytest_maqet.management.room_rules import Ties
 from pytest_maqet.management.run_side import RunSide
 from pytest_maqet.management.sharing import SharedVms, start_lock_timeout
 from pytest_maqet.management.starts import Starts
@@ -62,12 +64,10 @@ class Manager:
         self._attempts = Attempts(FailureMemory(self._run.directory.path / "failures"), self.ledger)
         self._owner: Callable[[], str] = lambda: f"{worker}, {self.test or 'no test'}"
         self._shared = SharedVms(self._run.directory, self._owner, self._lost)
-        self._hosts = Hosts(
-            config, settings, self._run, monitors=workers + 2, report=listener.progress, owner=self._owner
-        )
-        self._rooms = Rooms(
-            self.run_dir, settings.max_memory, owner=self._owner, keeps=self._keeps, report=listener.progress
-        )
+        owner, report = self._owner, listener.progress
+        self._rooms = Rooms(self.run_dir, settings.max_memory, owner=owner, report=report, ties=self._ties)
+        self._hosts = Hosts(config, settings, self._run, owner=owner, report=report, monitors=workers + 2)
+        self._hosts.queueing = lambda vm, door: queueing(self._rooms.books, owner(), vm, door)
         books = (self._launcher, self.ledger, self._hosts.of, self._rooms)
         self._templates = Templates(settings, self._run.directory, self._attempts, self._owner, *books)
         self._hosts.freeze = self._templates.of_running
@@ -253,10 +253,11 @@ class Manager:
             self._lives.append(live)
         return live
 
-    def _keeps(self) -> str:
-        """What this process holds that others may be waiting for."""
-        alone = (f"{live.vm.name} to itself" for live in self.lives if live.vm.alone)
-        return ", ".join([*self._run.user_locks, *alone])
+    def _ties(self) -> Ties:
+        lives = self.lives
+        alone = (f"{live.vm.name} to itself" for live in lives if live.vm.alone)
+        doors = tuple(door for live in lives if (door := live.vm.door) is not None)
+        return Ties(", ".join([*self._run.user_locks, *alone]), doors)
 
     def _replace(self, live: Live) -> None:
         with self._attempts.one(live.wanted) as record:

@@ -23,7 +23,7 @@ from pytest_maqet.errors import LockTimeout, NoRoom
 from pytest_maqet.host_memory import host_memory
 from pytest_maqet.machine.core import MachineCore
 from pytest_maqet.management import room_words
-from pytest_maqet.management.room_rules import Sight, why_not_wait, with_qemu
+from pytest_maqet.management.room_rules import Sight, Ties, why_not_wait, with_qemu
 from pytest_maqet.management.wishes import Identity, Wanted
 from pytest_maqet.runs.promises import Books, Entry, Kind, Promise, now
 from pytest_maqet.runs.vm_directory import VmDirectory
@@ -32,6 +32,8 @@ from pytest_maqet.runs.vm_directory import VmDirectory
 LONGEST_PAUSE = 0.1
 #: How long a test may be held up by the question whether there is room for a spare, in seconds.
 SPARE_PATIENCE = 0.02
+#: How long killed spares may take to be gone, in seconds; their memory is free with their end.
+SPARES_END = 5.0
 #: After this many seconds of waiting a person is told.
 TELL_AFTER = 5.0
 
@@ -97,8 +99,8 @@ class Room:
 class Rooms:
     """All room of one process of a run.
 
-    `limit` is in bytes, None stands for `auto`. `owner` says who we are, `keeps` what we hold that others may
-    be waiting for (or ""), `report` shows a line to a person.
+    `limit` is in bytes, None stands for `auto`. `owner` says who we are, `ties` what we have that others may
+    be waiting for, `report` shows a line to a person.
     """
 
     def __init__(
@@ -107,13 +109,13 @@ class Rooms:
         limit: int | None,
         *,
         owner: Callable[[], str],
-        keeps: Callable[[], str],
+        ties: Callable[[], Ties],
         report: Callable[[str], None],
     ) -> None:
-        self._books = Books(run)
+        self.books = Books(run)
         self._limit = limit
         self._owner = owner
-        self._keeps = keeps
+        self._ties = ties
         self._report = report
         self._ahead: dict[Identity, Room] = {}
         self._told_short = False
@@ -134,7 +136,7 @@ class Rooms:
         Nor where the books cannot be read: no test has asked for it, so none fails for it.
         """
         try:
-            with self._books.opened(SPARE_PATIENCE) as entries:
+            with self.books.opened(SPARE_PATIENCE) as entries:
                 sight = self._sight(entries)
                 return not sight.wishes and sight.lack([self._line(self.of_spare(wanted))]) <= 0
         except (LockTimeout, OSError):
@@ -166,12 +168,12 @@ class Rooms:
         sight: Sight | None = None
         try:
             for pause in pauses(deadline):
-                with self._books.opened() as entries:
+                with self.books.opened() as entries:
                     sight = self._sight(entries, but=wish)
                     if self._take(sight, missing, wanted, wish):
                         return
                     if held is None:
-                        held, wish = self._books.write(_wish(wanted))
+                        held, wish = self.books.write(_wish(wanted, self._ties()))
                 if not told and deadline.elapsed > TELL_AFTER:
                     told = True
                     self._report(room_words.waiting(wanted, sight))
@@ -185,30 +187,45 @@ class Rooms:
 
     def use(self, room: Room, config: VmConfig, directory: VmDirectory) -> None:
         """A QEMU is about to be started there; see `Room.hold`."""
-        with self._books.opened() as entries:
-            entry = _of(entries, room)
-            if entry is not None and entry.kind == "evicted":
-                raise NoRoom(f"the spare {config.name} had to make room")
-            wanted = self._line(room, config)
-            if entry is None or wanted.memory > entry.memory:
-                sight = self._sight(entries, but=entry)
-                if sight.lack([wanted]) > 0 and not self._runs_short(sight, [wanted]):
-                    self._evict(sight)
-                    raise _refused([wanted], sight, "it is needed at once here")
-                if entry is None:
-                    room.promise, entry = self._books.write(wanted)
-                entry = replace(entry, memory=wanted.memory, whole=wanted.whole)
-            places = [one for one in entry.directories if Path(one).exists()]
-            self._books.change(replace(entry, directories=(*places, str(directory.path))))
+        deadline = Deadline.after(SPARES_END)
+        while True:
+            with self.books.opened() as entries:
+                sight = self._use(entries, room, config, directory)
+            if sight is None:
+                return
+            if not sight.spares or deadline.expired:
+                break
+            time.sleep(0.005)  # they were killed: it does not take long
+        raise _refused([self._line(room, config)], sight, "it is needed at once here")
+
+    def _use(
+        self, entries: Sequence[Entry], room: Room, config: VmConfig, directory: VmDirectory
+    ) -> Sight | None:
+        """None where the QEMU may start, else what stands in its way; spares go."""
+        entry = _of(entries, room)
+        if entry is not None and entry.kind == "evicted":
+            raise NoRoom(f"the spare {config.name} had to make room")
+        wanted = self._line(room, config)
+        if entry is None or wanted.memory > entry.memory:
+            sight = self._sight(entries, but=entry)
+            if sight.lack([wanted]) > 0 and not self._runs_short(sight, [wanted]):
+                self._evict(sight)
+                return sight
+            if entry is None:
+                room.promise, entry = self.books.write(wanted)
+            entry = replace(entry, memory=wanted.memory, whole=wanted.whole)
+        places = [one for one in entry.directories if Path(one).exists()]
+        self.books.change(replace(entry, directories=(*places, str(directory.path))))
+        return None
 
     def claim(self, room: Room) -> None:
         """See `Room.claim`."""
-        with self._books.opened() as entries:
+        with self.books.opened() as entries:
             entry = _of(entries, room)
             if entry is None or entry.kind != "spare":
                 raise NoRoom(f"the spare {room.config.name} had to make room")
             room.kind = "vm"
-            self._books.change(replace(entry, kind="vm", owner=self._owner()))
+            self.books.change(replace(entry, kind="vm", owner=self._owner()))
 
     def _take(self, sight: Sight, rooms: Sequence[Room], wanted: Sequence[Entry], wish: Entry | None) -> bool:
         """Whether the rooms are ours now; raises NoRoom where they never would be."""
@@ -217,7 +234,7 @@ class Rooms:
         since = wish.since if wish is not None else now()
         enough = sight.lack(wanted) <= 0 and not sight.behind(since)
         if not enough:
-            reason = why_not_wait(sight, wish, self._keeps())
+            reason = why_not_wait(sight, wish, self._ties())
             if not rooms[0].patient:
                 reason = "it is needed at once here"
             if not reason:
@@ -226,7 +243,7 @@ class Rooms:
             if not self._runs_short(sight, wanted):
                 raise _refused(wanted, sight, reason)
         for room, line in zip(rooms, wanted, strict=True):
-            room.promise, _ = self._books.write(line)
+            room.promise, _ = self.books.write(line)
         return True
 
     def _runs_short(self, sight: Sight, wanted: Sequence[Entry]) -> bool:
@@ -242,13 +259,13 @@ class Rooms:
         """End the spares, whosever they are: they find out when they want to give one to a test."""
         for entry in sight.spares:
             if entry.kind == "spare":
-                self._books.change(replace(entry, kind="evicted"))
+                self.books.change(replace(entry, kind="evicted"))
             entry.kill()
 
     def _sight(self, entries: Sequence[Entry], but: Entry | None = None) -> Sight:
         others = [entry for entry in entries if but is None or entry.path != but.path]
         host = host_memory() if self._limit is None else None
-        return Sight.of(others, self._limit, host, self._books.process, self._books.run)
+        return Sight.of(others, self._limit, host, self.books.process, self.books.run)
 
     def _line(self, room: Room, config: VmConfig | None = None) -> Entry:
         """What the books say of a room, for a VM with this configuration."""
@@ -259,16 +276,16 @@ class Rooms:
             memory=memory,
             whole=with_qemu(config.memory) * room.times,
             owner=self._owner(),
-            process=self._books.process,
+            process=self.books.process,
             kind=room.kind,
             since=now(),
         )
 
 
-def _wish(wanted: Sequence[Entry]) -> Entry:
+def _wish(wanted: Sequence[Entry], ties: Ties) -> Entry:
     """One line for all that a process waits for."""
     memory, whole = (sum(sizes) for sizes in zip(*((one.memory, one.whole) for one in wanted), strict=True))
-    return replace(wanted[0], memory=memory, whole=whole, kind="wish")
+    return replace(wanted[0], memory=memory, whole=whole, kind="wish", doors=ties.doors)
 
 
 def _of(entries: Sequence[Entry], room: Room) -> Entry | None:

@@ -56,13 +56,18 @@ class Sight:
         return tuple(
             entry
             for entry in self.entries
-            if entry.kind != "wish" and not (entry.kind == "evicted" and entry.over)
+            if entry.kind not in ("wish", "turn") and not (entry.kind == "evicted" and entry.over)
         )
 
     @property
     def wishes(self) -> tuple[Entry, ...]:
         """All who wait."""
         return tuple(entry for entry in self.entries if entry.kind == "wish")
+
+    @property
+    def turns(self) -> tuple[Entry, ...]:
+        """All who wait until a shared VM is free for them."""
+        return tuple(entry for entry in self.entries if entry.kind == "turn")
 
     @property
     def spares(self) -> tuple[Entry, ...]:
@@ -117,29 +122,52 @@ class Sight:
         return not self.holding and any(wish.since < since for wish in older)
 
 
-def why_not_wait(sight: Sight, wish: Entry | None, keeps: str) -> str:
+@dataclass(frozen=True)
+class Ties:
+    """What a process has that others may be waiting for.
+
+    `keeps` names what nobody else gets meanwhile ("" for nothing), `doors` are the locks of the VMs that it
+    uses along with others.
+    """
+
+    keeps: str = ""
+    doors: tuple[str, ...] = ()
+
+
+def why_not_wait(sight: Sight, wish: Entry | None, ties: Ties) -> str:
     """Why waiting is no way out, in words; "" where it is one.
 
-    `wish` is ours, None before there is one; `keeps` names what this process holds that others may wait for.
+    `wish` is ours, None before there is one; `ties` are what this process has.
 
-    - Spares go at once, and whoever has VMs and does not wait gives them up some day: wait.
-    - Where all who have VMs wait, too, the last of them to begin is refused; its test ends, and its VMs.
+    - Spares go at once, and whoever has VMs and does not wait gives them up some day: wait. Who stands in the
+      queue for a VM that is used by somebody who waits for memory waits for memory, too.
+    - Where all who have VMs wait, one of those is refused who have VMs or use one that another queues for:
+      the last of them to begin. Its test ends, and with it what it had.
     - Where nobody has any, nobody will give any up.
     """
     if sight.spares:
         return ""
-    if keeps:
-        return f"this process keeps {keeps} meanwhile, and others may be waiting for that"
-    waiting = {one.process for one in sight.wishes}
+    if ties.keeps:
+        return f"this process keeps {ties.keeps} meanwhile, and others may be waiting for that"
+    used = [*ties.doors, *(door for one in sight.wishes for door in one.doors)]
+    waiting = {one.process for one in (*sight.wishes, *_queue(sight, used))}
     having = {one.process for one in sight.promised if one.kind == "vm"} - {sight.process}
     if having - waiting:
         return ""
-    if not sight.holding:
+    queue = _queue(sight, ties.doors)
+    if not sight.holding and not queue:
         behind = wish is not None and sight.behind(wish.since)
         return "" if having or behind else "no test has any that it would give back"
-    rivals = [one for one in sight.wishes if one.process in having]
+    rivals = [one for one in sight.wishes if one.process in having or _queue(sight, one.doors)]
     if wish is not None and any(one.since > wish.since for one in rivals):
         return ""
+    if queue:
+        return f"{queue[0].owner} waits until {queue[0].vm} is free, which this process uses meanwhile"
     if not having:
         return "this process has VMs of its own, and nobody else has any to give back"
     return "this process has VMs of its own, and all others that have some wait for memory themselves"
+
+
+def _queue(sight: Sight, doors: Sequence[str]) -> list[Entry]:
+    """Who waits for a turn at a VM with one of these locks."""
+    return [turn for turn in sight.turns if not set(doors).isdisjoint(turn.doors)]

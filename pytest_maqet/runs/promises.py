@@ -2,8 +2,9 @@
 
 A promise is a file in its run's directory with a shared lock (`leases`) that its owner holds, and QEMU as
 well, which inherits the descriptor: whatever kills them, the promise is over when the last of them is gone. A
-wish is such a file of a process that waits. All runs below one base directory are read together; whoever
-reads or writes holds the lock of that directory, for a moment.
+wish is such a file of a process that waits for memory, a turn one of a process that waits for a VM that
+others use. All runs below one base directory are read together; whoever reads or writes holds the lock of
+that directory, for a moment.
 """
 
 from __future__ import annotations
@@ -32,8 +33,9 @@ FOLDER, SUFFIX = "memory", ".promise"
 PATIENCE = 30.0
 
 #: "vm": ends with its owner's test or scope. "run": with the whole run. "spare": nobody has asked for it yet;
-#: "evicted": was a spare, and goes. "wish": no promise, but somebody who waits for one.
-Kind = Literal["vm", "run", "spare", "evicted", "wish"]
+#: "evicted": was a spare, and goes. "wish": no promise, but somebody who waits for one. "turn": one who
+#: waits until a VM that workers share is free for him.
+Kind = Literal["vm", "run", "spare", "evicted", "wish", "turn"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,9 @@ class Entry:
 
     `memory` is the guest's, `whole` with what QEMU itself takes, both in bytes. `owner` says who it is in
     words, `process` which process, by a token. `directories` are those of the QEMUs that were started on it.
-    `since` is in seconds of a clock that all processes of the host share.
+    `since` is in seconds of a clock that all processes of the host share. `doors` are locks of VMs that
+    workers share (`machine.turns`): with a wish, of those that its process uses; with a turn, of the one that
+    it waits for.
     """
 
     vm: str
@@ -53,6 +57,7 @@ class Entry:
     kind: Kind
     since: float
     directories: tuple[str, ...] = ()
+    doors: tuple[str, ...] = ()
     path: Path = Path()
 
     @property
@@ -198,7 +203,7 @@ def _is_held(path: Path) -> bool:
 def _read(path: Path) -> Entry | None:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        found["directories"] = tuple(found["directories"])
+        found["directories"], found["doors"] = tuple(found["directories"]), tuple(found["doors"])
         return Entry(**found, path=path)
     except (OSError, ValueError, TypeError, KeyError):
         return None  # its maker is dead, or the disk was full
