@@ -92,8 +92,9 @@ def enclosed(deadline: Deadline) -> Deadline:
 def pauses(deadline: Deadline) -> Iterator[float]:
     """Pauses for a poll that cannot be avoided, in seconds, ending at the deadline.
 
-    Each is a tenth of the time already waited, between `FIRST_PAUSE` and `LONGEST_PAUSE`, and the last one
-    ends at the deadline, so that there is always one more look when the time is over.
+    Each is a tenth of the time already waited, between `FIRST_PAUSE` and `LONGEST_PAUSE`. The last one is 0,
+    after the deadline: there is always one more look when the time is over, and one where there was none.
     """
     while not deadline.expired:
         yield min(max(FIRST_PAUSE, deadline.elapsed / 10), LONGEST_PAUSE, deadline.remaining)
+    yield 0.0

@@ -110,7 +110,7 @@ class Turns:
         _descriptors.add(descriptor)
         try:
             if _lock_now(descriptor, kind):
-                return descriptor
+                return descriptor  # as nearly always: nobody needs to know of a wait
             with self._queueing():
                 for pause in pauses(deadline):
                     if _lock_now(descriptor, kind):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Mapping
-from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pytest_maqet.deadline import Deadline, enclosing, pauses
@@ -149,7 +148,7 @@ class Waits:
         began = beginning(self._vm.life.vitals)
         last: Exception | None = None
         late = False
-        for pause in chain(pauses(deadline), [0.0]):
+        for pause in pauses(deadline):
             if late and not pause:
                 break  # the look before ended after the deadline: it was the last one
             self._vm.pause_watchfully(0.0)

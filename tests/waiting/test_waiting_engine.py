@@ -288,3 +288,5 @@ def test_pauses_grow_and_end_at_the_deadline():
     assert seen[0] < 0.01, "the first look must come soon"
     assert max(seen[: len(seen) // 2]) <= max(seen), f"the pauses do not grow: {seen}"
     assert deadline.expired
+    assert seen[-1] == 0, "there is no look after the deadline"
+    assert list(pauses(deadline)) == [0], "nobody looks where the time was over before"
