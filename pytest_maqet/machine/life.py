@@ -100,9 +100,9 @@ class Life:
 
     async def execute(self, command: str, arguments: Mapping[str, Any] | None, deadline: Deadline) -> object:
         """Execute a QMP command; QEMU's death ends it at once, a panic or a full disk does not."""
-        if self._monitor is None or not self._monitor.connected:
-            if self.vitals.exit is not None:
-                raise self.vitals.death()
+        if self.vitals.exit is not None and (self._monitor is None or not self._monitor.connected):
+            raise self.vitals.death()
+        if self._monitor is None:
             raise ChannelError(f"{self.config.name}: there is no QMP session")
         if command == "quit":
             self.vitals.end_wanted = self.vitals.end_wanted or "ended by the QMP command quit"

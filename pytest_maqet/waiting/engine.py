@@ -7,10 +7,16 @@ from collections.abc import Coroutine
 from typing import Any, Protocol, TypeVar
 
 from pytest_maqet.deadline import Deadline
-from pytest_maqet.errors import MaqetError, WaitTimeout
+from pytest_maqet.errors import ChannelError, MaqetError, QMPCommandError, WaitTimeout
 from pytest_maqet.waiting.failures import Failure
 from pytest_maqet.waiting.standstill import Beginning, beginning, standstill
 from pytest_maqet.waiting.vitals import Vitals
+
+#: A process that dies closes its sockets before anybody can see that it is dead. For so long, in seconds, an
+#: error of a connection waits for that, and other errors.
+LOST, SOON = 0.25, 0.02
+#: How long it may take until it is known how a QEMU that is dead has ended, in seconds.
+END_KNOWN = 1.5
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -64,9 +70,8 @@ async def race(
                 await asyncio.sleep(0)
             if grace and not task.done():
                 await asyncio.wait({task}, timeout=grace)
-        # A command that broke because QEMU died a moment ago is told as QEMU's death.
         if task.done() and task.exception() is not None and not failing.done():
-            await asyncio.wait({failing}, timeout=0.02)
+            await _see_whether_it_died(vitals, task.exception(), failing)
         if task.done() and (task.exception() is None or not failing.done()):
             return task.result()
         if failing.done():
@@ -105,6 +110,17 @@ def timed_out(
         lines.append(why)
     lines.append(vitals.context())
     return WaitTimeout("\n".join(lines))
+
+
+async def _see_whether_it_died(
+    vitals: Vitals, broken: BaseException | None, failing: asyncio.Future[Failure]
+) -> None:
+    """Wait a little for the failure behind an error: what broke when QEMU died is told as that."""
+    if isinstance(broken, QMPCommandError):
+        return  # it answered
+    await asyncio.wait({failing}, timeout=LOST if isinstance(broken, ChannelError) else SOON)
+    if vitals.ending:
+        await asyncio.wait({failing}, timeout=END_KNOWN)
 
 
 async def _next_failure(

@@ -56,6 +56,7 @@ class Vitals:
         self.consoles = {name: ConsoleLog(path, self._console_grew) for name, path in logs.items()}
         self.failures = FailureWatch(vm_name, fail_on, self.context, self.pulse.beat)
         self.exit: Exit | None = None
+        self.ending = False  # its process is no more; `exit` follows when it is known how that ended
         #: set once we ask QEMU to end, with the words for it ("stopped by vm.stop()")
         self.end_wanted: str | None = None
         #: QEMU's reason once the guest has powered off, until it is reset
@@ -67,10 +68,8 @@ class Vitals:
         #: whether maqet-wake has its port open in the guest
         self.wake_listens = self.wake_seen = False
         #: whether maqet-exec has its port open in the guest, and whether it ever had
-        self.exec_listens = False
-        self.exec_seen = False
-        #: called when the guest begins anew
-        self.on_reset: Callable[[], None] | None = None
+        self.exec_listens = self.exec_seen = False
+        self.on_reset: Callable[[], None] | None = None  # called when the guest begins anew
         #: where the drives lie on the host, by their node names
         self.disks: Mapping[str, Path] = {}
         self._stderr_log = stderr_log
@@ -273,6 +272,7 @@ class Vitals:
     def _process_ended(self) -> None:
         assert self._process is not None
         self._loop.remove_reader(self._process.fileno())
+        self.ending = True
         self._note_exit(0)
 
     def _note_exit(self, attempt: int) -> None:

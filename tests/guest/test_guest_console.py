@@ -153,8 +153,8 @@ def test_no_empty_line_is_typed_where_a_prompt_waits(loader):
 
 
 def test_a_prompt_that_does_not_come_back(loader):
-    with pytest.raises(CommandTimeout, match=r"did not come back within 0\.5 s after 'hang'"):
-        loader.run("hang", timeout=0.5)
+    with pytest.raises(CommandTimeout, match=r"did not come back within 3 s after 'hang'"):
+        loader.run("hang", timeout=3)
 
 
 def test_no_prompt_to_begin_with(console):

@@ -1,13 +1,17 @@
 """QMP through the handle."""
 
+import contextlib
 import logging
 import os
 import signal
 import socket
+import threading
+import time
 
 import pytest
 
 from pytest_maqet import QemuDied, QMPCommandError, WaitTimeout
+from pytest_maqet.runs.lock_holders import lock_holder
 
 
 def test_execute_returns_qemus_value(boot):
@@ -88,3 +92,26 @@ def test_the_end_of_qemu_makes_no_noise_in_the_log(boot, caplog):
         other.close()
     noise = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert not noise, f"the user's log shows: {[record.getMessage() for record in noise]}"
+
+
+def test_a_command_in_the_moment_of_qemus_death_tells_of_that(boot):
+    vm = boot()
+    keeper = lock_holder(vm.life.directory.keeper_lock)
+    assert keeper is not None
+
+    def go_on() -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(keeper, signal.SIGCONT)
+
+    os.kill(keeper, signal.SIGSTOP)  # so that nobody can know yet how QEMU has ended
+    try:
+        os.kill(vm.pid, signal.SIGKILL)
+        threading.Timer(0.3, go_on).start()
+        end = time.monotonic() + 10
+        while vm.life._monitor.connected:
+            assert time.monotonic() < end, "the session outlives its QEMU"
+            time.sleep(0.005)
+        with pytest.raises(QemuDied, match="SIGKILL"):
+            vm.qmp.execute("query-status")
+    finally:
+        go_on()

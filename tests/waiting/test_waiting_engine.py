@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import re
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pytest_maqet.deadline import Deadline, pauses
-from pytest_maqet.errors import GuestPanic, QemuDied, WaitTimeout
+from pytest_maqet.errors import ChannelError, GuestPanic, QemuDied, WaitTimeout
 from pytest_maqet.runs.vm_directory import VmDirectory
 from pytest_maqet.waiting.engine import race, wait_for
 from pytest_maqet.waiting.failures import Expectation
@@ -269,6 +270,19 @@ def test_an_error_of_the_work_itself_is_raised(directory):
         await race(vitals, broken(), Deadline.after(5))
 
     with pytest.raises(ValueError, match="mine"):
+        on_vitals(directory, work)
+
+
+def test_a_lost_connection_is_told_as_the_death_behind_it_although_that_is_known_later(directory):
+    async def connection() -> None:
+        raise ChannelError("the connection was lost")
+
+    async def work(vitals, say, process):
+        os.kill(process.pid, signal.SIGKILL)
+        asyncio.get_running_loop().call_later(0.3, process.end)  # as a keeper on a busy machine
+        await race(vitals, connection(), Deadline.after(5))
+
+    with pytest.raises(QemuDied, match="SIGKILL"):
         on_vitals(directory, work)
 
 
