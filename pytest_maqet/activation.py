@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import traceback
 from difflib import get_close_matches
 from typing import Any
 
@@ -20,7 +22,12 @@ def activate(config: pytest.Config, session: MaqetSession) -> None:
     """
 
     def change_tree(tree: dict[str, Any]) -> None:
-        config.hook.pytest_maqet_config(config=config, tree=tree)
+        try:
+            config.hook.pytest_maqet_config(config=config, tree=tree)
+        except (MaqetError, pytest.UsageError, pytest.exit.Exception):
+            raise  # says itself what is wrong
+        except Exception as error:
+            raise _hook_failed(config, error) from error
 
     settings = session.settings
     try:
@@ -38,6 +45,23 @@ def activate(config: pytest.Config, session: MaqetSession) -> None:
         _check_accelerator(session)
     except MaqetError as error:
         raise pytest.UsageError(str(error)) from None
+
+
+def _hook_failed(config: pytest.Config, error: Exception) -> ConfigError:
+    """The error for a hook of the user's that raised: what, and the lines of theirs that led there."""
+    frames = traceback.extract_tb(error.__traceback__)[1:]  # the first one is ours
+    lines = [
+        f"  {_short(config, frame.filename)}:{frame.lineno}: {frame.line}"
+        for frame in frames
+        if f"{os.sep}pluggy{os.sep}" not in frame.filename
+    ]
+    said = "".join(traceback.format_exception_only(error)).strip()
+    return ConfigError("\n".join([f"the hook pytest_maqet_config raised {said}", *lines]))
+
+
+def _short(config: pytest.Config, path: str) -> str:
+    """A path as seen from where pytest was called, when that is shorter."""
+    return min(path, os.path.relpath(path, config.invocation_params.dir), key=len)
 
 
 def _register(config: pytest.Config, session: MaqetSession) -> None:

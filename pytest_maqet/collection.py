@@ -67,7 +67,9 @@ def _check(session: MaqetSession, choice: Choice) -> None:
     complete = session.complete(choice)
     needed = session.config.fixture_names(complete.picked, complete.overrides, source=complete.source)
     if not needed:  # values that come from fixtures are not known yet
-        session.configured(complete)
+        config = session.configured(complete)
+        if complete.overrides and complete.template is None:
+            session.config.check_files_of(config, complete.source)
 
 
 def _is_parametrised(definition: pytest.Item, fixture: str) -> bool:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_maqet.errors import ConfigError
 from pytest_maqet.session import MaqetSession, session_of
 
 if TYPE_CHECKING:
@@ -23,13 +22,9 @@ def _configured_session(request: pytest.FixtureRequest) -> MaqetSession:
     """The session, or this test's failure where the run has no configuration."""
     __tracebackhide__ = True
     session = session_of(request)
-    missing = ""
-    try:
-        session.config  # noqa: B018 - raises
-    except ConfigError as error:
-        missing = str(error)
-    if missing:  # not inside the except: the report would show both errors
-        pytest.fail(missing, pytrace=False)
+    if not session.is_configured:
+        path = getattr(request, "path", None)  # a session's fixture has none
+        pytest.fail(str(session.no_configuration(beside=path and path.parent)), pytrace=False)
     return session
 
 

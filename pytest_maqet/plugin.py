@@ -14,6 +14,7 @@ import pytest
 
 from pytest_maqet import fixtures, hookspecs, markers, options
 from pytest_maqet.session import SESSION, MaqetSession
+from pytest_maqet.unread_files import folders_of_arguments, unread_files
 
 #: A copy of stderr from before pytest captures it: builds and downloads show their progress there.
 _STDERR: pytest.StashKey[int] = pytest.StashKey()
@@ -67,11 +68,32 @@ def pytest_configure(config: pytest.Config) -> None:
         _refuse_orphans(session)
 
 
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """Say so when a configuration that lies at hand is not read; who names files has chosen."""
+    settings = config.stash[SESSION].settings
+    if "config" in settings.sources:
+        return []
+    unread = unread_files(config, settings, folders_of_arguments(config))
+    return [f"maqet: {unread.why}; {unread.cure}"] if unread else []
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A fixture that is not found may be a VM of a file that is not read."""
+    report = yield
+    if call.excinfo is not None and isinstance(call.excinfo.value, pytest.FixtureLookupError):
+        settings = item.config.stash[SESSION].settings
+        unread = unread_files(item.config, settings, [item.path.parent])
+        if unread:
+            report.sections.append(("maqet", f"{unread.why}\nhint: {unread.cure}"))
+    return report
+
+
 def _refuse_orphans(session: MaqetSession) -> None:
     """Settings that change a configuration make no sense without one."""
     for name in ("set", "vm"):
         if getattr(session.settings, name):
-            raise pytest.UsageError(
-                f"--maqet-{name} (from the {session.settings.source(name)}) needs a configuration: there is "
-                f"no --maqet-config, and neither {' nor '.join(options.DISCOVERED)} in {session.rootdir}."
-            )
+            said = f"--maqet-{name} (from the {session.settings.source(name)}) needs a configuration"
+            raise pytest.UsageError(str(session.no_configuration(said)))

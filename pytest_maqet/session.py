@@ -15,6 +15,8 @@ import pytest
 
 from pytest_maqet.errors import ConfigError
 from pytest_maqet.markers import SCOPES, Choice
+from pytest_maqet.options import DISCOVERED
+from pytest_maqet.unread_files import folders_of_arguments, unread_files
 
 if TYPE_CHECKING:
     from pytest_maqet.config import Config, VmConfig
@@ -70,16 +72,34 @@ class MaqetSession:
     def config(self) -> Config:
         """The configuration; raises ConfigError where the run has none."""
         if self._config is None:
-            raise ConfigError(
-                f"there is no maqet configuration: no --maqet-config, no ini key maqet_config, and neither "
-                f"maqet.yaml nor maqet.yml in {self.rootdir}",
-                hint="describe your VMs in a maqet.yaml beside your pytest configuration",
-            )
+            raise self.no_configuration()
         return self._config
 
     @config.setter
     def config(self, config: Config) -> None:
         self._config = config
+
+    @property
+    def is_configured(self) -> bool:
+        """Whether the run has a configuration."""
+        return self._config is not None
+
+    def no_configuration(
+        self, problem: str = "there is no maqet configuration", beside: Path | None = None
+    ) -> ConfigError:
+        """The error of a run that would need one: where it was looked for, and whether one lies elsewhere.
+
+        `beside` is the directory of the test that asks.
+        """
+        folders = folders_of_arguments(self.pytest_config)
+        unread = unread_files(self.pytest_config, self.settings, [*folders, *([beside] if beside else [])])
+        return ConfigError(
+            f"{problem}: no --maqet-config, no ini key maqet_config, and neither {' nor '.join(DISCOVERED)} "
+            f"in {self.rootdir}" + (f"; {unread.names} not read" if unread else ""),
+            hint=unread.cure
+            if unread
+            else "describe your VMs in a maqet.yaml beside your pytest configuration",
+        )
 
     @property
     def manager(self) -> Manager:

@@ -36,6 +36,21 @@ _FILE_OPTIONS = frozenset({
 })
 # fmt: on
 _FILE_KEYS = frozenset(("file", "filename", "path", "mem-path", "romfile", "sock", "loader"))
+#: What would break the plugin's hold on the VM, with what to do instead.
+_REFUSED = {
+    "S": "every VM is started paused and set going by the plugin; use `vm.pause()`",
+    "daemonize": "QEMU must stay a child of its keeper, or it could be left behind",
+    "pidfile": "the VM's own directory has it; `vm.pid` is the process id",
+    "nographic": "it takes away the serial port and the monitor; say `display: none`, which is the default",
+    "enable-kvm": "the accelerator is tried before it is used; say `accel: kvm`",
+    "incoming": "a VM's saved state is loaded by the plugin",
+    "preconfig": "the machine would wait for commands the plugin does not send",
+    "readconfig": "a file could take away what the plugin needs; say its content under `arguments:`",
+    "writeconfig": "QEMU would write the file and not run",
+    "help": "QEMU would print it and not run",
+    "h": "QEMU would print it and not run",
+    "version": "QEMU would print it and not run",
+}
 _OPTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 ARGUMENTS_SCHEMA = {
@@ -142,6 +157,8 @@ def _option(text: str) -> str:
             f"; write {{{words[0]}: {words[1]}}}" if len(words) == 2 and _OPTION.fullmatch(words[0]) else ""
         )
         raise _Unsayable(f"found {shown(text)}, which is no name of an option{advice}")
+    if name in _REFUSED:
+        raise _Unsayable(f"the raw argument '-{name}' cannot be used: {_REFUSED[name]}; take it out")
     return name
 
 

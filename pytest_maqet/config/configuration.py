@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -82,15 +82,18 @@ class Config:
         problems = Problems()
         for name in self.vms if names is None else names:
             self._node(name, "")
-            for key, path in self.vms[name].paths().items():
-                reason = missing_file(path)
-                if reason:
-                    where = self._place(name, key)
-                    problems.add(where, f"vms.{name}.{key}", reason)
-            for index, step in enumerate(self.vms[name].prepare):
-                if step.put is not None and not os.path.lexists(step.put[0]):
-                    where = self._place(name, f"prepare[{index}].put[0]")
-                    problems.add(where, f"vms.{name}.prepare[{index}].put", f"{step.put[0]} does not exist")
+            for key, reason in _missing_files(self.vms[name]):
+                problems.add(self._place(name, key), f"vms.{name}.{key}", reason)
+        problems.check()
+
+    def check_files_of(self, config: VmConfig, source: str) -> None:
+        """Raise ConfigError unless every file that a VM with a test's overrides names is there.
+
+        `source` is what the error calls them.
+        """
+        problems = Problems()
+        for key, reason in _missing_files(config):
+            problems.add(source, f"vms.{config.name}.{key}", reason)
         problems.check()
 
     def _place(self, name: str, key: str) -> str:
@@ -114,6 +117,17 @@ class Config:
             )
         assert isinstance(node, MappingNode)
         return node
+
+
+def _missing_files(config: VmConfig) -> Iterator[tuple[str, str]]:
+    """The keys whose file is not there or cannot be read, and why."""
+    for key, path in config.paths().items():
+        reason = missing_file(path)
+        if reason:
+            yield key, reason
+    for index, step in enumerate(config.prepare):
+        if step.put is not None and not os.path.lexists(step.put[0]):
+            yield f"prepare[{index}].put[0]", f"{step.put[0]} does not exist"
 
 
 def _fixture_mark(name: str) -> Mark:

@@ -55,7 +55,11 @@ def checked_document(root: Any, path: Path, shown_path: str, problems: Problems)
         )
     if not isinstance(root, MappingNode):
         raise _no_mapping(root, shown_path)
-    if any(key in root for key in TOP_KEYS):
+    if "vms" not in root and any(_near(key) == "vms" for key in root):
+        own = Problems()
+        _with_known_keys(root, own)
+        own.check()  # whatever else is found would only follow from it
+    if any(key in TOP_KEYS or _near(key) for key in root):
         return _with_known_keys(root, problems)
     if not root:
         raise config_error([f"{root.home.value_place}: found an empty mapping"], "describe VMs under `vms:`")
@@ -80,9 +84,15 @@ def _with_known_keys(root: MappingNode, problems: Problems) -> MappingNode:
                 where, key, "a key of a VM beside `vms:`", "put it under `defaults:` or under one VM"
             )
         else:
-            near = OTHER_WORDS.get(key, "") if OTHER_WORDS.get(key) in TOP_KEYS else nearest(key, TOP_KEYS)
-            problems.add(where, key, "unknown key", f"allowed are {listed(TOP_KEYS)}", near)
+            problems.add(where, key, "unknown key", f"allowed are {listed(TOP_KEYS)}", _near(key))
     return root
+
+
+def _near(key: str) -> str:
+    """The top-level key that another key is likely to have been meant for, or nothing."""
+    if key in VM_KEYS or key == "name":
+        return ""
+    return OTHER_WORDS[key] if OTHER_WORDS.get(key) in TOP_KEYS else nearest(key, TOP_KEYS)
 
 
 def _single_vm(root: MappingNode, path: Path, problems: Problems) -> MappingNode:

@@ -238,8 +238,7 @@ class _Builder:
         try:
             expanded = expand(text, self._environ, self._limits.scalar_characters)
         except VariableError as error:
-            frame = self._stack[-1] if self._stack else None
-            self._problems.spoil(self._where(event), frame.key or "" if frame else "", str(error))
+            self._problems.spoil(self._where(event), self._key_path(), str(error))
             return text
         self._tally.expanded += len(expanded)
         if self._tally.expanded > self._limits.file_bytes:
@@ -248,6 +247,11 @@ class _Builder:
                 f"the texts have over {self._limits.file_bytes:,} characters with their variables in",
             )
         return expanded
+
+    def _key_path(self) -> str:
+        """Where in the tree the value that is just read belongs: `vms.web.serial[1]`."""
+        steps = (f".{one.key}" if one.key is not None else f"[{len(one.node)}]" for one in self._stack)
+        return "".join(steps).removeprefix(".")
 
     def _mark(self, event: Event, raw: str | None) -> Mark:
         start: Any = event.start_mark

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from pytest_maqet.machine.drives import make_drives
 from pytest_maqet.machine.plan import Plan
 from pytest_maqet.machine.sockets import Sockets
 from pytest_maqet.qemu.inputs import SerialPort
+from pytest_maqet.qemu.quoting import option_text
 from pytest_maqet.runs.vm_directory import VmDirectory
 from pytest_maqet.templates.identity import machine_key
 
@@ -16,6 +18,7 @@ from pytest_maqet.templates.identity import machine_key
 _MEMORY_OPTIONS = ("m", "numa", "mem-path", "mem-prealloc")
 #: Stands for everything of a start that is another one each time.
 _ANYWHERE = Path("/-")
+_ANYBODY = "vm"
 
 
 def why_not(plan: Plan) -> str | None:
@@ -34,19 +37,28 @@ def why_not(plan: Plan) -> str | None:
 
 def template_key(plan: Plan) -> str:
     """The key. Raises StartError for a file that is not there, ConfigError as `Plan.command_line`."""
-    nameless = replace(plan, config=plan.config.model_copy(update={"name": "vm"}))
-    config = nameless.config
+    config = plan.config
     directory = VmDirectory(_ANYWHERE)
     drives = make_drives(config, plan.guest, directory, fresh=False, report=lambda _line: None)
     serial = tuple(SerialPort(name, 0, _ANYWHERE) for name in config.serial)
     agent = 0 if "agent" in plan.connect else None
     sockets = Sockets((0,), serial, agent, agent, agent)
-    ram = nameless.ram(_ANYWHERE, shared=False)
-    inputs = replace(nameless.inputs(drives, sockets, directory, ram=ram), forwards=False)
+    ram = plan.ram(_ANYWHERE, shared=False)
+    inputs = replace(plan.inputs(drives, sockets, directory, ram=ram), forwards=False)
     return machine_key(
         config,
-        nameless.command_line(inputs).arguments,
+        _nameless(plan.command_line(inputs).arguments, config.name),
         qemu=plan.caps.build,
         guest=plan.guest.identity if plan.guest is not None else None,
         accelerator=plan.accelerator,
     )
+
+
+def _nameless(arguments: Sequence[str], name: str) -> list[str]:
+    """A command line without the VM's name: VMs that differ in nothing else share a template."""
+    ours = option_text(None, {"guest": name})
+    anybodys = option_text(None, {"guest": _ANYBODY})
+    return [
+        argument.replace(ours, anybodys, 1) if before == "-name" else argument
+        for before, argument in zip(("", *arguments), arguments, strict=False)
+    ]

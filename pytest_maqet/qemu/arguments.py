@@ -2,7 +2,7 @@
 
 Three kinds of option: those that may be given many times are appended; those QEMU takes once with a
 list of keys are merged key by key, the user's value winning; all others replace ours. Options that would take
-the VM out of our hands are refused.
+the VM out of our hands were refused when the configuration was read (`config/arguments.py`).
 """
 
 from __future__ import annotations
@@ -30,21 +30,6 @@ _MERGED = {
 }
 #: Other spellings of the same option.
 _SAME = {"M": "machine"}
-#: What would break the plugin's hold on the VM, with what to do instead.
-_REFUSED = {
-    "S": "every VM is started paused and set going by the plugin; use `vm.pause()`",
-    "daemonize": "QEMU must stay a child of its keeper, or it could be left behind",
-    "pidfile": "the VM's own directory has it; `vm.pid` is the process id",
-    "nographic": "it takes away the serial port and the monitor; say `display: none`, which is the default",
-    "enable-kvm": "the accelerator is tried before it is used; say `accel: kvm`",
-    "incoming": "a VM's saved state is loaded by the plugin",
-    "preconfig": "the machine would wait for commands the plugin does not send",
-    "readconfig": "a file could take away what the plugin needs; say its content under `arguments:`",
-    "writeconfig": "QEMU would write the file and not run",
-    "help": "QEMU would print it and not run",
-    "h": "QEMU would print it and not run",
-    "version": "QEMU would print it and not run",
-}
 
 
 def said_pairs(config: VmConfig, name: str) -> list[tuple[str | None, str]]:
@@ -60,16 +45,11 @@ def said_pairs(config: VmConfig, name: str) -> list[tuple[str | None, str]]:
 def merged(config: VmConfig, ours: Sequence[Option]) -> list[Option]:
     """Our options with the user's over them.
 
-    Raises `ConfigError` for one that would take the VM out of our hands.
+    Raises `ConfigError` for one that names another accelerator than the one chosen.
     """
     options = list(ours)
     for argument in config.arguments:
         name = _SAME.get(argument.option, argument.option)
-        if name in _REFUSED:
-            raise ConfigError(
-                f"VM '{config.name}': the raw argument '-{name}' cannot be used: {_REFUSED[name]}",
-                hint=f"take '{name}' out of `arguments:`",
-            )
         if name == "accel":
             _check_accelerator(config, options, argument.value or "")
         if name != "machine":  # has become part of the machine's text already

@@ -13,7 +13,7 @@ from typing import Any
 from pytest_maqet.errors import StartError
 from pytest_maqet.qemu.bounded_run import run_bounded
 from pytest_maqet.qemu.kept_answers import digest, keep_answer, only_one_asks, read_answer
-from pytest_maqet.qemu.question import ask
+from pytest_maqet.qemu.question import WANTED, ask
 
 _KIND = "qemu-capabilities"
 #: Seconds for `-help` and `--version`.
@@ -125,6 +125,7 @@ def _asked(binary: Path, build: str) -> Capabilities:
             ("qom-list-types", {"implements": "accel", "abstract": False}),
             ("query-command-line-options", {}),
         ],
+        hint=WANTED,
     )
     numbers = version["qemu"]
     triple = (numbers["major"], numbers["minor"], numbers["micro"])

@@ -14,6 +14,8 @@ from pytest_maqet.qemu.bounded_run import run_bounded
 
 #: Seconds QEMU may take to answer; it needs some 0.05 s on an idle machine.
 _PATIENCE = 30.0
+#: What to do where the program is none of QEMU's, or not for this host.
+WANTED = "a QEMU program (qemu-system-…) for this host is wanted: correct `binary:`"
 
 
 class QuestionError(StartError):
@@ -24,10 +26,16 @@ class QuestionError(StartError):
         self.reason = reason
 
 
-def ask(binary: Path, arguments: Sequence[str], commands: Sequence[tuple[str, dict[str, Any]]]) -> list[Any]:
+def ask(
+    binary: Path,
+    arguments: Sequence[str],
+    commands: Sequence[tuple[str, dict[str, Any]]],
+    *,
+    hint: str | None = None,
+) -> list[Any]:
     """QEMU's answers to QMP `commands`, in order; None for a command it does not know or refuses.
 
-    `arguments` describe the machine; it is created and never run (`-S`).
+    `arguments` describe the machine; it is created and never run (`-S`). `hint`: what to do about no answer.
     Raises `QuestionError` when the program can't be executed, refuses its arguments, or takes too long.
     """
     asked = [("qmp_capabilities", {}), *commands, ("quit", {})]
@@ -37,7 +45,9 @@ def ask(binary: Path, arguments: Sequence[str], commands: Sequence[tuple[str, di
     answers = _answers(done.stdout)
     if len(answers) < len(asked):
         reason = done.stderr.decode(errors="replace").strip() or f"exit status {done.returncode}, no message"
-        raise QuestionError(f"{binary} did not answer as a QEMU does; it said: {reason}", reason=reason)
+        raise QuestionError(
+            f"{binary} did not answer as a QEMU does; it said: {reason}", reason=reason, hint=hint
+        )
     return answers[1 : len(commands) + 1]
 
 
@@ -57,7 +67,7 @@ def _run(argv: Sequence[str], questions: bytes) -> subprocess.CompletedProcess[b
         raise QuestionError(
             f"{binary} cannot be executed: {error.strerror}",
             reason=str(error.strerror),
-            hint="a QEMU program (qemu-system-…) for this host is wanted",
+            hint=WANTED,
         ) from error
     finally:
         os.close(reading)

@@ -104,6 +104,35 @@ def test_refused(tmp_path: Path, entry: str, message: str) -> None:
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("option", "instead"),
+    [
+        ("S", "use `vm.pause()`"),
+        ("daemonize", "QEMU must stay a child of its keeper"),
+        ("pidfile", "`vm.pid` is the process id"),
+        ("nographic", "say `display: none`, which is the default"),
+        ("incoming", "a VM's saved state is loaded by the plugin"),
+        ("preconfig", "the machine would wait for commands"),
+        ("readconfig", "say its content under `arguments:`"),
+        ("writeconfig", "QEMU would write the file and not run"),
+        ("enable-kvm", "say `accel: kvm`"),
+        ("h", "QEMU would print it and not run"),
+        ("help", "QEMU would print it and not run"),
+        ("version", "QEMU would print it and not run"),
+    ],
+)
+@pytest.mark.parametrize("form", ["-{}", "{{{}: x}}"], ids=["flag", "mapping"])
+def test_what_takes_the_vm_out_of_our_hands_is_refused(
+    tmp_path: Path, option: str, instead: str, form: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        arguments(tmp_path, form.format(option))
+    (line,) = caught.value.problems
+    said = f"m.yaml:4:9: vms.web.arguments[0]: the raw argument '-{option}' cannot be used: "
+    assert said in line, line
+    assert instead in line, line
+
+
 def test_no_list(tmp_path: Path) -> None:
     path = tmp_path / "m.yaml"
     path.write_text("vms: {web: {arguments: {foo: bar}}}")

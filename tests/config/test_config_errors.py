@@ -138,7 +138,9 @@ def test_all_faults_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("vmz: {web: {}}", "m.yaml:1:1: vms.m.vmz: unknown key; allowed are image"),
+        ("vmz: {web: {}}", "m.yaml:1:1: vmz: unknown key; allowed are vms, defaults, default, groups; did you mean 'vms'?"),
+        ("machines: {web: {}}\ndefault: web", "m.yaml:1:1: machines: unknown key; allowed are vms, defaults, default, groups; did you mean 'vms'?"),
+        ("name: m\nmemroy: 1G", "m.yaml:2:1: vms.m.memroy: unknown key; did you mean 'memory'?"),
         ("vms: {web: {}}\ndefautls: {}", "m.yaml:2:1: defautls: unknown key; allowed are vms, defaults, default, groups; did you mean 'defaults'?"),
         ("vms: {web: {}}\nmemory: 1G", "m.yaml:2:1: memory: a key of a VM beside `vms:`; put it under `defaults:` or under one VM"),
         ("vms: {}", "m.yaml:1:1: vms: no VM is described; such as"),

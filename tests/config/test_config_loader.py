@@ -115,10 +115,10 @@ def test_variables_go_into_values_only() -> None:
 
 def test_all_unset_variables_are_named() -> None:
     with pytest.raises(ConfigError) as caught:
-        load("a: ${X}\nb: {c: '${Y}'}", environ={})
+        load("a: ${X}\nb: {c: [1, '${Y}', 2]}", environ={})
     assert caught.value.problems == (
         "x.yaml:1:4: a: environment variable 'X' is not set; set it, or write '${X:-default}'",
-        "x.yaml:2:8: c: environment variable 'Y' is not set; set it, or write '${Y:-default}'",
+        "x.yaml:2:12: b.c[1]: environment variable 'Y' is not set; set it, or write '${Y:-default}'",
     )
 
 

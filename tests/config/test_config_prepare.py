@@ -35,7 +35,7 @@ def test_steps_keep_their_order(tmp_path):
 def test_a_missing_file_is_found_before_anything_starts(tmp_path):
     config = vm(tmp_path, "    prepare:\n      - put: [nowhere, /opt]\n")
     with pytest.raises(
-        ConfigError, match=r"maqet\.yaml:5:\d+: vms\.web\.prepare\[0\]\.put: .*nowhere does not"
+        ConfigError, match=r"maqet\.yaml:5:\d+: vms\.web\.prepare\[0\]\.put\[0\]: .*nowhere does not"
     ):
         config.check_files()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -30,6 +31,29 @@ def test_every_test_it_names_exists():
     assert named, "there are tests in the page"
     gone = [f"{file}::{test}" for file, test in named if not _exists(ROOT / file, test)]
     assert not gone, f"docs/review-items.md names what is not there: {', '.join(gone)}"
+
+
+def test_every_benchmark_it_names_exists():
+    named = {
+        name
+        for clause in re.findall(r"benchmarks? ((?:`\w+`(?:, | and )?)+)", PAGE)
+        for name in re.findall(r"\w+", clause.replace(" and ", " "))
+    }
+    assert len(named) >= 4, f"only {named} were found in the page"
+    figures = set(re.findall(r"<!-- figures: (\w+) -->", (ROOT / "docs" / "performance.md").read_text()))
+    assert named <= figures, f"docs/performance.md has no figures of {named - figures}"
+
+
+def test_the_limits_it_names_are_those_of_the_linter():
+    lint = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["ruff"]["lint"]
+    limits = {
+        r"complexity at most (\d+)": lint["mccabe"]["max-complexity"],
+        r"at most (\d+) statements": lint["pylint"]["max-statements"],
+        r"(\d+) branches": lint["pylint"]["max-branches"],
+    }
+    for words, limit in limits.items():
+        said = re.findall(words, PAGE)
+        assert set(said) == {str(limit)}, f"{words}: the page says {said}, ruff is told {limit}"
 
 
 def _exists(file: Path, test: str) -> bool:

@@ -22,8 +22,19 @@ FILES = {
         ["maqet.yaml:4:5", "memory", "maqet.yaml:3:5"],
     ),
     "unknown key": ("vms:\n  web:\n    memroy: 1G\n", ["maqet.yaml:3:5", "memroy", "did you mean 'memory'?"]),
+    "unknown top-level key": (
+        "vmss:\n  web: {memory: 1G}\n",
+        ["maqet.yaml:1:1: vmss", "did you mean 'vms'?"],
+    ),
+    "an argument that takes the VM away": (
+        "vms:\n  web:\n    arguments: [daemonize]\n",
+        ["maqet.yaml:3:17: vms.web.arguments[0]", "'-daemonize' cannot be used", "child of its keeper"],
+    ),
     "wrong type": ("vms:\n  web:\n    serial: 3\n", ["maqet.yaml:3:", "vms.web.serial"]),
-    "unset variable": ("vms:\n  web:\n    image: ${NO_SUCH_NAME}\n", ["maqet.yaml:3:", "NO_SUCH_NAME"]),
+    "unset variable": (
+        "vms:\n  web:\n    image: ${NO_SUCH_NAME}\n",
+        ["maqet.yaml:3:", "vms.web.image", "NO_SUCH_NAME"],
+    ),
     "extends circle": (
         "vms:\n  a: {extends: b}\n  b: {extends: c}\n  c: {extends: a}\n",
         ["maqet.yaml:", "a -> b -> c -> a"],
@@ -102,10 +113,51 @@ def test_a_wrong_setting(suite):
     check_usage_error(suite.run("--maqet-set", "vms.web.memroy=1G"), ["--maqet-set", "memroy", "'memory'"])
 
 
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_a_hook_that_raises_names_the_users_line(suite, workers):
+    suite.yaml("vms: {web: {image: builtin:nano}}")
+    suite.conftest(
+        """
+        def pytest_maqet_config(config, tree):
+            change(tree["vms"])
+
+        def change(vms):
+            vms["wbe"]["memory"] = "1G"
+        """
+    )
+    suite.tests("def test_nothing(): pass")
+    result = suite.run("-n", workers)
+    said = "ERROR: the hook pytest_maqet_config raised KeyError: 'wbe'"
+    check_usage_error(result, [said, 'conftest.py:6: vms["wbe"]["memory"] = "1G"'])
+    lines = result.stderr.lines
+    assert lines[lines.index(said) + 1].strip() == 'conftest.py:3: change(tree["vms"])', (
+        "only the user's frames"
+    )
+    assert not suite.left_over()
+
+
 def test_an_accelerator_that_does_not_work(suite):
     suite.yaml("vms: {web: {image: builtin:nano}}")
     suite.tests("def test_it(web): pass")
     check_usage_error(suite.run("--maqet-accel", "hvf"), ["hvf"])
+
+
+def test_a_raw_argument_that_names_another_accelerator(suite):
+    suite.yaml("vms: {web: {image: builtin:nano, accel: tcg, arguments: [{accel: kvm}]}}")
+    suite.tests("def test_it(web): pass")
+    result = suite.run()
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*VM 'web': the raw argument '-accel' names kvm, but tcg was chosen"])
+
+
+def test_a_program_that_is_no_qemu(suite):
+    suite.yaml("vms: {web: {image: builtin:nano, binary: /bin/true}}")
+    suite.tests("def test_it(web): pass")
+    result = suite.run()
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(
+        ["*/bin/true did not answer as a QEMU does*", "hint: a QEMU program*`binary:`"]
+    )
 
 
 def test_qemu_is_not_installed(suite, monkeypatch):
@@ -150,6 +202,7 @@ def test_qemu_refuses(suite, yaml, words):
         ("memroy='1G'", ["memroy", "memory"]),
         ("scope='galaxy'", ["galaxy"]),
         ("memory='lots'", ["memory", "lots"]),
+        ("image='gone.qcow2'", ["marker of", "vms.web.image", "gone.qcow2 does not exist"]),
     ],
 )
 def test_a_wrong_marker_is_that_tests_collection_error(suite, workers, marker, words):

@@ -74,30 +74,6 @@ def test_an_order_to_boot_from_takes_ours_away(bench: Bench) -> None:
     assert "bootindex" not in str(command_line)
 
 
-@pytest.mark.parametrize(
-    "option",
-    [
-        "S",
-        "daemonize",
-        "pidfile",
-        "nographic",
-        "incoming",
-        "preconfig",
-        "readconfig",
-        "enable-kvm",
-        "h",
-        "help",
-        "version",
-    ],
-)
-def test_an_argument_that_takes_the_vm_away_is_refused(option: str, bench: Bench) -> None:
-    with pytest.raises(
-        ConfigError, match=f"VM 'web': the raw argument '-{option}' cannot be used: "
-    ) as caught:
-        bench.build(arguments=[(option, None)])
-    assert f"take '{option}' out of `arguments:`" in str(caught.value)
-
-
 def test_another_accelerator_said_raw_is_refused(bench: Bench) -> None:
     with pytest.raises(ConfigError, match="'-accel' names kvm, but tcg was chosen") as caught:
         bench.build(arguments=[("accel", "kvm")])
