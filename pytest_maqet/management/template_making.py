@@ -27,7 +27,7 @@ from pytest_maqet.loop import lease_loop, release_loop
 from pytest_maqet.machine import VirtualMachine
 from pytest_maqet.machine.freezing import Access, access_of, copied_life, freeze
 from pytest_maqet.machine.host import Host
-from pytest_maqet.machine.migration import Unfreezable
+from pytest_maqet.machine.migration import Lifeless, Unfreezable
 from pytest_maqet.machine.plan import plan_for
 from pytest_maqet.machine.preparing import StepFailed
 from pytest_maqet.machine.template_key import template_key, why_not
@@ -147,7 +147,7 @@ class Templates:
                 if found is None:
                     found = self._make(store, wish, make, copies)
                 return found
-        except LockTimeout as error:
+        except (LockTimeout, Lifeless) as error:
             raise NoTemplate(error.message) from None
         except Unfreezable as error:
             store.refuse(wish.key, error.message)

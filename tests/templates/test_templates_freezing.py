@@ -1,0 +1,61 @@
+"""What a VM may be like when it is frozen, and what of it lasts longer than itself."""
+
+from __future__ import annotations
+
+import subprocess
+from contextlib import suppress
+
+import pytest
+from manager_rig import acquired, last_start
+
+from pytest_maqet.errors import GuestPanic, MaqetError, NotSupported
+
+LINUX = {"image": "builtin:linux", "memory": "256M"}
+
+
+def power_off(vm) -> None:
+    with suppress(MaqetError):  # the guest goes while it runs the command
+        vm.run("poweroff -f")
+    vm.wait.shutdown()
+
+
+def panic(vm) -> None:
+    with vm.expecting(GuestPanic), suppress(MaqetError):
+        vm.run("echo c > /proc/sysrq-trigger")
+
+
+@pytest.mark.parametrize(("end", "state"), [(power_off, "shutdown"), (panic, "guest-panicked")])
+def test_a_guest_that_does_not_go_on_is_not_frozen(new_manager, end, state):
+    manager = new_manager({"linux": LINUX})
+    vm = acquired(manager, "linux")
+    end(vm)
+    with pytest.raises(NotSupported, match=f"(?s)the state '{state}' cannot be frozen.*vm.reset"):
+        vm.freeze()
+    assert vm.status == state, "it was touched all the same"
+    with pytest.raises(NotSupported, match=f"no template of linux.*the state '{state}'"):
+        manager.template("linux", prepare=end)
+
+
+def test_a_guest_that_prepare_has_powered_off_is_booted(new_manager, tmp_path, monkeypatch):
+    (tmp_path / "powers_off.py").write_text(
+        "def prepare(vm):\n    vm.run('(sleep 0.2; poweroff -f) >/dev/null 2>&1 &')\n    vm.wait.shutdown()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    manager = new_manager({"linux": {**LINUX, "prepare": [{"call": "powers_off:prepare"}]}})
+    vm = acquired(manager, "linux")
+    assert vm.started_by == "boot"
+    assert "the state 'shutdown' cannot be frozen" in last_start(manager)["reason"]
+
+
+def test_a_read_only_disk_on_a_base_outlives_the_vm_that_was_frozen(new_manager, tmp_path):
+    base = tmp_path / "base.qcow2"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", base, "8M"], check=True)
+    disk = {"name": "data", "backing_file": str(base), "readonly": True}
+    manager = new_manager({"linux": {**LINUX, "storage": [disk]}})
+    vm = acquired(manager, "linux")
+    template = vm.freeze()
+    manager.stop(vm)
+    derived = manager.template("linux", prepare=lambda vm: vm.run("touch /prepared"))
+    for one in (template, derived):
+        with manager.start(one) as clone:
+            assert clone.run("cat /sys/block/vda/size /sys/block/vda/ro").stdout == "16384\n1\n"
