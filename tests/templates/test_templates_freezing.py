@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 from manager_rig import acquired, last_start
 
-from pytest_maqet.errors import GuestPanic, MaqetError, NotSupported
+from pytest_maqet.errors import GuestPanic, MaqetError, NotSupported, StartError
 
 LINUX = {"image": "builtin:linux", "memory": "256M"}
 
@@ -59,3 +59,33 @@ def test_a_read_only_disk_on_a_base_outlives_the_vm_that_was_frozen(new_manager,
     for one in (template, derived):
         with manager.start(one) as clone:
             assert clone.run("cat /sys/block/vda/size /sys/block/vda/ro").stdout == "16384\n1\n"
+
+
+def test_a_template_whose_files_changed_while_it_was_made_is_not_kept(
+    new_manager, store, tmp_path, monkeypatch
+):
+    message = tmp_path / "message"
+    message.write_text("old")
+    # As a build does that goes on beside the tests; here it comes before the file is put into the guest.
+    (tmp_path / "builds_on.py").write_text(
+        "from pathlib import Path\n"
+        "def prepare(vm):\n"
+        "    Path(__file__).with_name('message').write_text('new')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    steps = [{"call": "builds_on:prepare"}, {"put": [str(message), "/message"]}]
+    manager = new_manager({"linux": {**LINUX, "prepare": steps}})
+    assert acquired(manager, "linux", "first").run("cat /message").stdout == "new"
+    (tmp_path / "builds_on.py").write_text("def prepare(vm): pass\n")
+    assert store.all() == [], "the template is kept under the digest of what it is not made of"
+    assert any("files that it is made of changed" in note for note in manager.stats()["notes"])
+
+
+def test_a_template_that_is_out_of_date_says_so(new_manager, tmp_path):
+    disk = tmp_path / "disk.qcow2"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", disk, "8M"], check=True)
+    manager = new_manager({"nano": {"image": "builtin:nano", "storage": [{"name": "d", "file": str(disk)}]}})
+    template = manager.template("nano")
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", disk, "16M"], check=True)
+    with pytest.raises(StartError, match=r"(?s)out of date: .*disk.qcow2.* has changed since.*again"):
+        manager.start(template)
