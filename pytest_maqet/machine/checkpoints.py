@@ -27,12 +27,11 @@ from pytest_maqet.guest.wake_port import WakeAnswer
 from pytest_maqet.machine.checkpoint_book import Checkpoint, CheckpointBook
 from pytest_maqet.machine.jobs import run_job
 from pytest_maqet.machine.life import Life
+from pytest_maqet.machine.migration import ALIVE
 from pytest_maqet.machine.power import press_reset
 from pytest_maqet.machine.waking import awaken, way_to_wake
 from pytest_maqet.waiting.vitals import RESTORE_JOB
 
-#: The states in which a guest can go on from its checkpoint.
-_ALIVE = {"running", "paused", "prelaunch"}
 #: The states out of which `cont` is refused until the machine was reset (runstate_needs_reset in
 #: softmmu/runstate.c).
 _NEED_RESET = {"shutdown", "internal-error"}
@@ -56,7 +55,7 @@ async def take(life: Life, name: str, deadline: Deadline) -> None:
     failed, as on a full disk: there is no checkpoint of that name then.
     """
     state = await life.run_state(deadline)
-    if state not in _ALIVE:
+    if state not in ALIVE:
         raise NotSupported(
             f"{life.config.name}: no checkpoint can be taken of a guest that is in the state {state!r}",
             hint="take it before, or bring the guest back first: vm.reset(), vm.restore(…)",

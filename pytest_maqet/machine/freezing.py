@@ -23,7 +23,7 @@ from pytest_maqet.loop import LoopThread
 from pytest_maqet.machine.drives import make_drives
 from pytest_maqet.machine.host import Host
 from pytest_maqet.machine.life import Life
-from pytest_maqet.machine.migration import Unfreezable, blockers, load_state, save_state
+from pytest_maqet.machine.migration import Unfreezable, blockers, load_state, refuse_lifeless, save_state
 from pytest_maqet.machine.plan import Plan, plan_for
 from pytest_maqet.machine.removal import remove_tree
 from pytest_maqet.machine.starting import Launch, cont
@@ -62,10 +62,13 @@ class Access:
 
 
 def access_of(vm: MachineCore, deadline: Deadline) -> Access:
-    """How a guest that is about to be frozen is reached; a channel is looked for where none was needed."""
+    """How a guest that is about to be frozen is reached; a channel is looked for where none was needed.
+
+    Raises Lifeless for one that has panicked or powered off.
+    """
     life = vm.life
     deadline = deadline.within(CHANNEL_SECONDS * deadline.scale)
-    if vm.on_loop(life.run_state(deadline)) != "running":
+    if vm.on_loop(refuse_lifeless(life, deadline)) != "running":
         # Nobody in it would answer.
         return Access(life.picked_channel, vm.on_loop(way_to_wake(life)), life.vitals.exec_listens)
     if life.picked_channel is None and life.has_channels():
@@ -95,6 +98,7 @@ def template_life(config: VmConfig, host: Host, loop: LoopThread, draft: Draft) 
         reason = await blockers(life, deadline)
         if reason is not None:
             raise Unfreezable(reason)
+        await _refuse_foreign_disks(life, deadline)
         await cont(life, deadline)
 
     try:
@@ -109,15 +113,16 @@ def template_life(config: VmConfig, host: Host, loop: LoopThread, draft: Draft) 
 def copied_life(vm: MachineCore, host: Host, loop: LoopThread, draft: Draft, deadline: Deadline) -> Life:
     """Another QEMU with a copy of a running VM's memory and disks, paused, both in the draft's folder.
 
-    The VM is stopped for that, and goes on afterwards where it ran. Raises Unfreezable with QEMU's reason.
+    The VM is stopped for that, and goes on afterwards where it ran. Raises Unfreezable with QEMU's reason,
+    Lifeless for a guest that has come to its end.
     """
     life, config = vm.life, vm.config
     plan = plan_for(config, host)
     state = draft.path / _WHOLE_STATE
-    state_before = loop.run(life.run_state(deadline))
+    state_before = loop.run(refuse_lifeless(life, deadline))
     try:
         loop.run(_save_whole(life, state, deadline))
-        drives = tuple(_copied(drive, draft) for drive in life.drives)
+        drives = tuple(_copied(drive, life.directory, draft) for drive in life.drives)
     finally:
         # QEMU has let go of the disks for whoever takes the state; only `cont` takes them back.
         loop.run(life.execute("cont", None, deadline))
@@ -148,6 +153,7 @@ def freeze(
     `facts` are the manifest's `boot_seconds`. Raises Unfreezable with QEMU's reason.
     """
     life = vm.life
+    vm.on_loop(refuse_lifeless(life, deadline))
     state = draft.path / STATE
     digest = vm.on_loop(_save_devices(life, state, deadline))
     life.vitals.end_wanted = "frozen as a template"
@@ -186,12 +192,7 @@ async def _save_devices(life: Life, path: Path, deadline: Deadline) -> str:
     """Stop the VM and save the state of its devices; the file's digest."""
     await life.hush()
     await life.execute("stop", None, deadline)
-    foreign = await _foreign_disks(life, deadline)
-    if foreign:
-        raise Unfreezable(
-            f"{', '.join(foreign)}: the guest writes there directly, so that clones would share it",
-            hint="describe the disk under `storage:` instead of `arguments:`, and each clone gets its own",
-        )
+    await _refuse_foreign_disks(life, deadline)  # once more: some are opened when the guest wants them
     digest = hashlib.sha256()
     with path.open("xb") as file:
 
@@ -205,13 +206,21 @@ async def _save_devices(life: Life, path: Path, deadline: Deadline) -> str:
     return digest.hexdigest()
 
 
-async def _foreign_disks(life: Life, deadline: Deadline) -> list[str]:
-    """Files that the guest can write and that are no overlays of ours; QEMU is asked for all it has open."""
+async def _refuse_foreign_disks(life: Life, deadline: Deadline) -> None:
+    """Raise Unfreezable for files that the guest can write and that are no overlays of ours.
+
+    QEMU is asked for all it has open.
+    """
     ours = {str(drive.file) for drive in life.drives}
     nodes = await life.execute("query-named-block-nodes", {"flat": True}, deadline)
     assert isinstance(nodes, list)
     written = {str(node["file"]) for node in nodes if not node["ro"] and node.get("file")}
-    return sorted(file for file in written if file not in ours and not file.startswith("json:{"))
+    foreign = sorted(file for file in written if file not in ours and not file.startswith("json:{"))
+    if foreign:
+        raise Unfreezable(
+            f"{', '.join(foreign)}: the guest writes there directly, so that clones would share it",
+            hint="describe the disk under `storage:` instead of `arguments:`, and each clone gets its own",
+        )
 
 
 async def _save_whole(life: Life, path: Path, deadline: Deadline) -> None:
@@ -237,10 +246,10 @@ def _memory_file(draft: Draft, config: VmConfig) -> Path:
     return path
 
 
-def _copied(drive: Drive, draft: Draft) -> Drive:
+def _copied(drive: Drive, directory: VmDirectory, draft: Draft) -> Drive:
     """A drive of a stopped VM for its copy: what it wrote itself, on the same base, in the draft's folder."""
-    if drive.readonly or drive.file is None:
-        return drive
+    if drive.file is None or drive.file.parent != directory.path:
+        return drive  # nobody writes it, and it stays when the VM goes
     target = draft.path / VmDirectory(draft.path).disk(drive.name).name
     copy_overlay(drive.file, target)
     chain = backing_chain(probe_image(target))

@@ -21,10 +21,30 @@ if TYPE_CHECKING:
 
 _PIECE = 1 << 20
 _ENDS = {"completed", "failed", "cancelled"}
+#: The run states out of which a guest, or a copy of it, can go on.
+ALIVE = frozenset({"running", "paused", "prelaunch"})
 
 
 class Unfreezable(NotSupported):
     """QEMU cannot save the state of this machine; the message has its reason."""
+
+
+class Lifeless(NotSupported):
+    """The guest is in a state that it does not go on from; the message says in which."""
+
+
+async def refuse_lifeless(life: Life, deadline: Deadline) -> str:
+    """QEMU's run state; raises Lifeless for that of a guest whose copies would never run."""
+    state = await life.run_state(deadline)
+    if life.vitals.failures.panicked:
+        state = "guest-panicked"  # its console says so before QEMU does, or instead
+    if state not in ALIVE:
+        raise Lifeless(
+            f"{life.config.name}: a guest that is in the state {state!r} cannot be frozen, its clones would "
+            "never run",
+            hint="freeze it before, or bring the guest back first: vm.reset(), vm.restore(…)",
+        )
+    return state
 
 
 async def save_state(

@@ -97,7 +97,7 @@ class Starts:
         spare = self.pool.take(wanted)
         if spare is not None:
             with suppress(MaqetError):
-                self._take_over(spare, host)
+                self._take_over(spare, wanted, host)
                 record.how, record.pooled = "clone", True
                 self._note_wakening(spare)
                 return spare
@@ -165,9 +165,10 @@ class Starts:
             room.give_to(vm)
         return vm
 
-    def _take_over(self, spare: ManagedMachine, host: Host) -> None:
+    def _take_over(self, spare: ManagedMachine, wanted: Wanted, host: Host) -> None:
         """Give a spare to a test; raises MaqetError, and ends it, where that cannot be."""
         try:
+            _refuse_outdated(spare, wanted, host)
             assert isinstance(spare.room, Room)
             spare.room.claim()
         except BaseException:
@@ -211,9 +212,16 @@ class Starts:
     def _of(self, template: Template, config: VmConfig, host: Host) -> Clone:
         """A clone of this template, whose configuration may differ from it outside of the machine."""
         if template_key(plan_for(config, host)) != template.base:
+            changed = template.frozen.manifest.outdated()
+            if changed is not None:
+                raise StartError(
+                    f"the template of {template.name!r} is out of date: {changed}",
+                    hint="ask maqet.template(…) for it again when its files are as they should be",
+                )
             raise ConfigError(
                 f"a template of {template.name!r} is frozen as it is: what was changed is its machine's",
-                hint="say the change in maqet.template(…) or in the YAML, and a template of its own is made",
+                hint="say the change in maqet.template(…) or in the YAML, and a template of its own is made; "
+                "a file that `prepare:` takes from this host counts as well",
             )
         try:
             return Clone(template.frozen, Lease.join(template.frozen.path / USE))
@@ -232,6 +240,14 @@ class Starts:
         reason = error.message.splitlines()[0]
         self._ledger.note(f"a template of {manifest.vm} was thrown away, a clone did not come up: {reason}")
         TemplateStore(way.frozen.path.parent).remove(manifest.key, way.frozen.path)
+
+
+def _refuse_outdated(spare: ManagedMachine, wanted: Wanted, host: Host) -> None:
+    """Raise StartError when files that the VM is made of have changed since the spare was made."""
+    assert spare.life.frozen is not None
+    of_then = wanted.template.base if wanted.template is not None else spare.life.frozen.manifest.key
+    if template_key(plan_for(wanted.config, host)) != of_then:
+        raise StartError(f"{spare.name}: the spare is of files that have changed since")
 
 
 def _excused(way: Way, wanted: Wanted) -> tuple[type[MaqetError], ...]:

@@ -27,7 +27,7 @@ from pytest_maqet.loop import lease_loop, release_loop
 from pytest_maqet.machine import VirtualMachine
 from pytest_maqet.machine.freezing import Access, access_of, copied_life, freeze
 from pytest_maqet.machine.host import Host
-from pytest_maqet.machine.migration import Unfreezable
+from pytest_maqet.machine.migration import Lifeless, Unfreezable
 from pytest_maqet.machine.plan import plan_for
 from pytest_maqet.machine.preparing import StepFailed
 from pytest_maqet.machine.template_key import template_key, why_not
@@ -102,7 +102,8 @@ class Templates:
         reason = why_not(plan)
         if reason is not None:
             raise NoTemplate(reason)
-        return TemplateWish(wanted, host, plan, template_key(plan))
+        key = template_key(plan)
+        return TemplateWish(wanted, host, plan, key, key)
 
     def _store(self, *, lasting: bool) -> TemplateStore:
         if self._settings.templates == "off":
@@ -147,7 +148,7 @@ class Templates:
                 if found is None:
                     found = self._make(store, wish, make, copies)
                 return found
-        except LockTimeout as error:
+        except (LockTimeout, Lifeless) as error:
             raise NoTemplate(error.message) from None
         except Unfreezable as error:
             store.refuse(wish.key, error.message)
@@ -184,6 +185,10 @@ class Templates:
                 raise
             frozen = store.publish(draft, manifest)
             lease = Lease.join(frozen.path / USE)
+        if template_key(wish.plan) != wish.base:  # nobody knows which of both it is made of
+            store.remove(wish.key, frozen.path)
+            name = wish.config.name
+            self._ledger.note(f"a template of {name} is not kept: files that it is made of changed meanwhile")
         self._ledger.made_template(wish.config.name, wish.key, began)
         if self._settings.templates == "rebuild":
             marker = self._rebuilt(wish.key)
@@ -260,7 +265,7 @@ class Templates:
         key, store = prepared_key(base, None, moment), self._own_store()
         with self._rooms.of(wanted) as room:  # for the copy that is frozen
             room.reserve()
-            wish = TemplateWish(wanted, replace(vm.host, room=room), plan, key)
+            wish = TemplateWish(wanted, replace(vm.host, room=room), plan, key, base)
             with store.draft(key, 2 * vm.config.memory + ROOM) as draft:
                 frozen = store.publish(draft, self._copied(vm, draft, wish, 0.0))
                 lease = Lease.join(frozen.path / USE)

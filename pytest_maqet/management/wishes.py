@@ -64,12 +64,16 @@ def started_by_hand(config: Config, name: str | Template, overrides: Mapping[str
 
 @dataclass(frozen=True)
 class TemplateWish:
-    """What is known of a VM's template before there is one."""
+    """What is known of a VM's template before there is one.
+
+    `base` is the key of the machine without what a function of the suite's prepares in it.
+    """
 
     wanted: Wanted
     host: Host
     plan: Plan
     key: str
+    base: str
 
     @property
     def config(self) -> VmConfig:

@@ -28,6 +28,10 @@ from pytest_maqet.templates.manifest import FORM, FileState
 #: Names of the keys of a VM that act in the guest before it is frozen, beside those on the command line.
 _ACTING = ("ready", "guest", "serial", "storage")
 _CPU_FACTS = ("vendor_id", "model name", "flags", "microcode")
+#: Raw arguments whose files QEMU writes: with them in the key each start would want another template.
+_WRITTEN_OPTIONS = frozenset({"chardev", "audiodev", "D", "pidfile", "trace"})
+_WRITTEN_KEYS = frozenset({"logfile"})
+_WRITING_OBJECTS = frozenset({"filter-dump"})
 
 
 def machine_key(
@@ -67,12 +71,16 @@ def prepared_key(base: str, function: Callable[..., object] | None, parts: Seque
     )
 
 
-def _function(function: Callable[..., object] | None) -> Any:
+def _function(function: Callable[..., object] | None, within: tuple[object, ...] = ()) -> Any:
+    """What a function does, as far as it says so itself; `within` are those that lead to it."""
     if function is None:
         return None
+    if any(function is outer for outer in within):
+        return "itself"  # it calls itself, or two call each other
+    lasting = functools.partial(_lasting, within=(*within, function))
     if isinstance(function, functools.partial):
-        keywords = {name: _lasting(value) for name, value in function.keywords.items()}
-        return [_function(function.func), [_lasting(value) for value in function.args], keywords]
+        keywords = {name: lasting(value) for name, value in function.keywords.items()}
+        return [lasting(function.func), [lasting(value) for value in function.args], keywords]
     bound = getattr(function, "__self__", None)
     plain = getattr(function, "__func__", function)
     try:
@@ -82,21 +90,36 @@ def _function(function: Callable[..., object] | None) -> Any:
             f"what prepares a template must be a function with a source that can be read, got {function!r}",
             hint="a function of a module, or functools.partial of one",
         ) from None
-    cells = [_lasting(cell.cell_contents) for cell in getattr(plain, "__closure__", None) or ()]
-    defaults = [_lasting(value) for value in getattr(plain, "__defaults__", None) or ()]
-    return [source, defaults, cells, None if bound is None else _lasting(bound)]
+    # The source is that of whole lines, where two lambdas may stand, and of a decorated function without
+    # its decorator.
+    code = lasting(getattr(plain, "__code__", None))
+    cells = [lasting(value) for value in _closed_over(plain)]
+    defaults = [lasting(value) for value in getattr(plain, "__defaults__", None) or ()]
+    by_name = lasting(getattr(plain, "__kwdefaults__", None) or {})
+    return [source, code, defaults, by_name, cells, None if bound is None else lasting(bound)]
 
 
-def _lasting(value: Any) -> Any:
+def _closed_over(function: Any) -> Iterator[Any]:
+    for cell in getattr(function, "__closure__", None) or ():
+        with suppress(ValueError):  # nothing is in it yet
+            yield cell.cell_contents
+
+
+def _lasting(value: Any, within: tuple[object, ...] = ()) -> Any:
     """A value in a form that is the same in every process."""
+    lasting = functools.partial(_lasting, within=within)
+    if isinstance(value, (str, bytes, int, float)):
+        return repr(value)
     if inspect.isfunction(value) or inspect.ismethod(value) or isinstance(value, functools.partial):
-        return _function(value)
+        return _function(value, within)
+    if inspect.iscode(value):
+        return [value.co_code.hex(), value.co_names, [lasting(constant) for constant in value.co_consts]]
     if isinstance(value, (set, frozenset)):
-        return sorted(repr(_lasting(item)) for item in value)
+        return sorted(repr(lasting(item)) for item in value)
     if isinstance(value, Mapping):
-        return {str(key): _lasting(item) for key, item in value.items()}
+        return {str(key): lasting(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_lasting(item) for item in value]
+        return [lasting(item) for item in value]
     if inspect.ismodule(value) or inspect.isclass(value):
         return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', value.__name__)}"
     said = repr(value)
@@ -145,10 +168,13 @@ def sources_of(config: VmConfig, qemu: Path) -> dict[str, FileState]:
 
 
 def _raw_files(config: VmConfig) -> Iterator[Path]:
-    """Files of this host that raw arguments name."""
+    """Files of this host that raw arguments name, but for those that QEMU writes itself."""
     for argument in config.arguments:
-        for _key, value in split_option(argument.value or ""):
-            if value.startswith("/") and Path(value).is_file():
+        pairs = split_option(argument.value or "")
+        if argument.option in _WRITTEN_OPTIONS or any(value in _WRITING_OBJECTS for _key, value in pairs):
+            continue
+        for key, value in pairs:
+            if key not in _WRITTEN_KEYS and value.startswith("/") and Path(value).is_file():
                 yield Path(value)
 
 

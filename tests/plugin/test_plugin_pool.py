@@ -110,6 +110,34 @@ def test_a_spare_that_died_is_replaced_without_a_word(suite):
     suite.run().assert_outcomes(passed=2)
 
 
+@needs_two_cpus
+def test_a_spare_of_files_that_have_changed_since_is_not_taken(suite):
+    suite.file("message", "old")
+    suite.yaml(
+        "vms: {web: {image: builtin:linux, memory: 256M, prepare: [{put: [message, /message]}]}}",
+    )
+    suite.tests(
+        """
+        import time
+        def test_first(web):
+            time.sleep(3)  # long enough for the next one's spare
+        def test_second(newly_built, web, maqet):
+            assert web.run("cat /message").stdout == "new", "the spare was made of what was there before"
+        """
+    )
+    suite.conftest(
+        """
+        import pytest
+        from pathlib import Path
+        @pytest.fixture
+        def newly_built():
+            Path(__file__).with_name("message").write_text("new")
+        """
+    )
+    suite.run(timeout=300).assert_outcomes(passed=2)
+    assert suite.left_over() == []
+
+
 def test_the_hooks_hear_of_a_spare_when_a_test_takes_it(suite):
     suite.tests(SLOW_TESTS.replace("range(4)", "range(2)"))
     suite.conftest(

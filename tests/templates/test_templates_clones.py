@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import time
+from importlib import import_module
 from pathlib import Path
 
 import pytest
-from manager_rig import acquired, last_start
+from manager_rig import acquired, last_start, wanted
 
 from pytest_maqet.errors import ConfigError, NotSupported
 
@@ -204,6 +205,26 @@ def test_a_disk_of_raw_arguments_that_is_written_in_place_is_never_shared(new_ma
     manager = new_manager({"nano": {**NANO, "arguments": [{"drive": f"file={disk},format=raw,if=virtio"}]}})
     assert acquired(manager, "nano").started_by == "boot"
     assert "raw.img: the guest writes there directly" in last_start(manager)["reason"]
+
+
+def test_a_vm_that_cannot_be_cloned_does_not_boot_twice(new_manager, tmp_path, monkeypatch):
+    (tmp_path / "counted_preparing.py").write_text(
+        "done = []\ndef prepare(vm):\n    done.append(vm.name)\n    vm.run('echo x > /dev/vda; sync')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    disk = tmp_path / "raw.img"
+    disk.write_bytes(b"\0" * (1 << 20))
+    config = {
+        "image": "builtin:linux",
+        "arguments": [{"drive": f"file={disk},format=raw,if=virtio"}],
+        "prepare": [{"call": "counted_preparing:prepare"}],
+    }
+    manager = new_manager({"linux": config})
+    for test in "ab":
+        assert acquired(manager, "linux", test).started_by == "boot"
+        manager.end_scope(wanted(manager, "linux", test).scope)
+    done = import_module("counted_preparing").done
+    assert len(done) == 2, f"a boot that was going to be a template came before a test's own: {done}"
 
 
 @pytest.mark.parametrize(

@@ -133,8 +133,49 @@ def test_functions_are_told_apart_by_what_they_are_called_with():
     assert len(keys) == 4
 
 
+def test_functions_are_told_apart_by_all_that_they_do():
+    def by_name(rows: int):
+        def prepare(vm, *, rows=rows) -> None:
+            fill(vm, rows)
+
+        return prepare
+
+    def twice(function):
+        @functools.wraps(function)
+        def wrapped(vm) -> None:
+            function(vm)
+            function(vm)
+
+        return wrapped
+
+    # Two in one line, on purpose: a source is read in whole lines.
+    one, other = lambda vm: vm.run("one"), lambda vm: vm.run("other")  # fmt: skip
+    some, more = by_name(1), by_name(2)
+    for left, right, what in (
+        (one, other, "two lambdas in one line"),
+        (some, more, "two values of a keyword-only argument"),
+        (mark, twice(mark), "a function and its decorated self"),
+    ):
+        keys = [prepared_key("base", function, ()) for function in (left, right)]
+        assert keys[0] != keys[1], f"{what} share a template"
+
+
+def test_a_function_that_calls_itself_has_a_key():
+    def descend(vm, depth=3) -> None:
+        if depth:
+            descend(vm, depth - 1)
+        else:
+            later(vm)
+
+    def later(vm) -> None:
+        vm.run("true")
+
+    assert prepared_key("base", descend, ()) == prepared_key("base", descend, ())
+
+
 def test_a_key_must_be_the_same_in_every_process():
     assert prepared_key("base", None, ({"b", "a"},)) == prepared_key("base", None, ({"a", "b"},))
+    assert prepared_key("base", None, ("the text <X at 0x1234>",)), "a text is the same everywhere"
     with pytest.raises(ConfigError, match="another text in each process"):
         prepared_key("base", None, (object(),))
     with pytest.raises(ConfigError, match="a function with a source"):

@@ -99,6 +99,37 @@ def test_a_changed_file_below_the_image_is_another_template(tmp_path):
     assert key_of(vm(tmp_path, image=str(image))) != before, "the image's backing file counts as well"
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [{"chardev": {"file": None, "id": "log", "path": "./written"}}],
+        [{"chardev": {"null": None, "id": "log", "logfile": "{written}"}}],
+        [
+            {"netdev": "user,id=n0"},
+            {"object": {"filter-dump": None, "id": "d", "netdev": "n0", "file": "./written"}},
+        ],
+        [{"D": "{written}"}],
+    ],
+    ids=["chardev", "logfile", "filter-dump", "log"],
+)
+def test_what_qemu_writes_itself_is_not_in_it(tmp_path, arguments):
+    written = tmp_path / "written"
+    written.write_text("of one start")
+    said = json.loads(json.dumps(arguments).replace("{written}", str(written)))
+    before = key_of(vm(tmp_path, arguments=said))
+    written.write_text("of another start")
+    assert key_of(vm(tmp_path, arguments=said)) == before, "each start would make a template of its own"
+
+
+def test_a_file_that_raw_arguments_read_is_in_it(tmp_path):
+    read = tmp_path / "read"
+    read.write_text("one")
+    arguments = [{"fw_cfg": {"name": "opt/x", "file": "./read"}}]
+    before = key_of(vm(tmp_path, arguments=arguments))
+    read.write_text("another")
+    assert key_of(vm(tmp_path, arguments=arguments)) != before
+
+
 def test_what_is_put_into_the_guest_counts_with_its_content(tmp_path):
     (tmp_path / "app").mkdir()
     (tmp_path / "app" / "run.sh").write_text("echo 1")
