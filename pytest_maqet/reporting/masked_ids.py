@@ -1,6 +1,6 @@
 """Secrets are masked in the ids of tests, where these are made.
 
-An id goes everywhere: the terminal, JUnit XML, xdist, `--collect-only`, pytest's cache, `PYTEST_CURRENT_TEST`,
+An id goes everywhere: to the terminal, JUnit XML, xdist, `--collect-only`, pytest's cache, the environment,
 the names of artefacts. So it is the same everywhere, and a test is chosen by what is shown (`test_it[***]`).
 """
 

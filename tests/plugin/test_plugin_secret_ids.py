@@ -1,4 +1,4 @@
-"""Secrets in the names of things: ids of parameters, properties, subtests, reasons; and values that are cut."""
+"""Secrets in the names of things: ids of parameters, properties, subtests, reasons; in values cut short."""
 
 from __future__ import annotations
 
