@@ -67,12 +67,14 @@ def _short(config: pytest.Config, path: str) -> str:
 def _register(config: pytest.Config, session: MaqetSession) -> None:
     from pytest_maqet import collection, lifecycle, vm_fixtures
     from pytest_maqet.interrupts import Interrupts
-    from pytest_maqet.reporting import header, masked_reports, sections, summary
+    from pytest_maqet.reporting import header, masked_ids, masked_reports, sections, summary
 
     config.pluginmanager.register(vm_fixtures.build_named_fixtures(session), "maqet-named-fixtures")
-    for module in (collection, lifecycle, header, sections, summary, masked_reports):
+    for module in (collection, lifecycle, header, sections, summary, masked_ids, masked_reports):
         config.pluginmanager.register(module, f"maqet-{module.__name__.rpartition('.')[2]}")
     config.pluginmanager.register(Interrupts(session), "maqet-interrupts")
+    readers = masked_reports.Readers(in_worker=session.run_id is not None)
+    config.pluginmanager.register(readers, "maqet-masked-readers")
     if config.pluginmanager.hasplugin("xdist"):
         from pytest_maqet import loadgroup, xdist_support
 

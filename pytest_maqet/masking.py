@@ -10,15 +10,18 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from pytest_maqet.secret_pieces import without_pieces
 
 #: What stands in the place of a secret.
 MASK = "***"
 #: Shorter values are not masked: they occur everywhere.
 SHORTEST = 4
-#: Shorter values (`root`, `true`, `debian`) are masked, but are also words, names of disks, parts of paths:
-#: that one is found says nothing, and nothing is refused for it.
+#: Shorter values (`root`, `true`, `debian`) are also words, names of disks, parts of paths: that one is found
+#: says nothing, and nothing is refused for it. One that nobody has called a secret is masked as a word only.
 SHORTEST_TELLING = 8
 #: A line of a secret with several lines is a secret of its own from so many characters on.
 SHORTEST_LINE = 8
@@ -27,36 +30,45 @@ _SHORTEST_ENCODED = 6
 #: In values up to this length a line break between any two characters is overlooked: line editors and
 #: base64 break lines.
 _LONGEST_WRAPPED = 256
+#: What goes before and after a word: not a letter or digit, not another part of a path or of a name.
+_BEFORE_WORD, _AFTER_WORD = r"(?<![\w/])(?<!\w[.-])", r"(?![\w/]|[.-]\w)"
+#: How far these two look.
+_AROUND_WORD = 2
 
 
 class _Finder(NamedTuple):
-    """What finds `values` secrets in all their forms; none is longer than `longest` bytes."""
+    """What finds secrets in all their forms; none is longer than `longest` bytes; made `of` these."""
 
-    values: int
+    of: tuple[tuple[str, bool], ...]
     text: re.Pattern[str]
     bytes: re.Pattern[bytes]
     longest: int
+    cut: tuple[str, ...]
 
 
 class Masks:
     """Secrets by the names of their variables, and what finds them. Usable from any thread."""
 
     def __init__(self) -> None:
-        self._names: dict[str, None] = {}
+        #: By the names of variables, and by values: whether it is masked within words, too.
+        self._names: dict[str, bool] = {}
+        self._everywhere: dict[str, bool] = {}
         self._values: dict[str, str] = {}
         self._finder: _Finder | None = None
 
     def __repr__(self) -> str:
         return f"<Masks for {', '.join(self._names) or 'nothing'}>"
 
-    def hide(self, names: Iterable[str], environ: Mapping[str, str]) -> list[str]:
+    def hide(self, names: Iterable[str], environ: Mapping[str, str], *, everywhere: bool = True) -> list[str]:
         """Mask the values of these variables from now on; returns those whose value is too short for that.
 
-        Unset and empty ones have nothing to hide; they are looked at again with each text.
+        Values of less than `SHORTEST_TELLING` characters are masked within words and paths only where they
+        are to be `everywhere`. Unset and empty ones have nothing to hide; they are looked at again with each
+        text.
         """
         too_short = []
         for name in names:
-            self._names[name] = None
+            self._names[name] = everywhere or self._names.get(name, False)
             if 0 < len(environ.get(name, "")) < SHORTEST:
                 too_short.append(name)
             self._learn(name, environ)
@@ -65,7 +77,9 @@ class Masks:
     def masked(self, text: str) -> str:
         """The text with `***` for each secret in it."""
         finder = self._up_to_date()
-        return finder.text.sub(MASK, text) if finder is not None else text
+        if finder is None:
+            return text
+        return without_pieces(finder.text.sub(MASK, text), finder.cut, MASK)
 
     def name_in(self, text: str) -> str | None:
         """The name of a variable whose value is in the text, in any form; None where there is none.
@@ -78,6 +92,15 @@ class Masks:
         telling = ((value, name) for value, name in self._values.items() if len(value) >= SHORTEST_TELLING)
         return next((name for value, name in telling if _pattern([value]).search(text)), None)
 
+    def short(self) -> list[str]:
+        """The names of variables whose value is masked within other words, although it is as short as one."""
+        self._up_to_date()
+        return sorted(
+            name
+            for value, name in self._values.items()
+            if self._everywhere[value] and len(value) < SHORTEST_TELLING
+        )
+
     def names(self) -> frozenset[str]:
         """The names of all variables that hold secrets."""
         return frozenset(self._names)
@@ -89,45 +112,65 @@ class Masks:
             if finder is None:
                 write.writelines(blocks)
                 return
-            held = b""
-            for block in blocks:
-                held += block
+            # `held[:seen]` is written already: what follows may look back at it.
+            held, seen = b"", 0
+            for block in chain(blocks, (None,)):
+                held += block or b""
                 # What begins after this place may go on in the next block.
-                cut = max(0, len(held) - finder.longest)
-                for match in finder.bytes.finditer(held, max(0, cut - finder.longest)):
-                    if match.start() < cut < match.end():
-                        cut = match.start()
-                write.write(finder.bytes.sub(MASK.encode(), held[:cut]))
-                held = held[cut:]
-            write.write(finder.bytes.sub(MASK.encode(), held))
+                cut = len(held) if block is None else max(seen, len(held) - finder.longest)
+                for match in finder.bytes.finditer(held, seen):
+                    if match.end() > cut:
+                        cut = min(cut, match.start())
+                        break
+                    write.write(held[seen : match.start()] + MASK.encode())
+                    seen = match.end()
+                write.write(held[seen:cut])
+                kept = max(0, cut - _AROUND_WORD)
+                held, seen = held[kept:], cut - kept
 
     def _learn(self, name: str, environ: Mapping[str, str]) -> None:
         value = environ.get(name, "")
         if len(value) >= SHORTEST:
             self._values.setdefault(value, name)
+            self._everywhere[value] = self._names[name] or self._everywhere.get(value, False)
 
     def _up_to_date(self) -> _Finder | None:
         for name in tuple(self._names):
             self._learn(name, os.environ)
-        values = tuple(self._values)
-        if not values:
+        everywhere = tuple(self._everywhere.items())
+        if not everywhere:
             return None
         finder = self._finder
-        if finder is None or finder.values != len(values):
-            text = _pattern(values)
-            longest = 4 * max(map(len, values)) + 3 * _LONGEST_WRAPPED
+        if finder is None or finder.of != everywhere:
+            words = [value for value, inside in everywhere if not inside and len(value) < SHORTEST_TELLING]
+            values = [value for value, _inside in everywhere if value not in words]
+            text = _pattern(values, words)
+            longest = 4 * max(len(value) for value, _ in everywhere) + 3 * _LONGEST_WRAPPED + _AROUND_WORD
             raw = re.compile(text.pattern.encode("utf-8", "surrogateescape"))
-            finder = self._finder = _Finder(len(values), text, raw, longest)
+            finder = self._finder = _Finder(everywhere, text, raw, longest, tuple(_cut(values)))
         return finder
 
 
-def _pattern(values: Iterable[str]) -> re.Pattern[str]:
-    parts: dict[str, None] = {}
+def _pattern(values: Iterable[str], words: Iterable[str] = ()) -> re.Pattern[str]:
+    """What finds these values anywhere, and the `words` where they stand alone."""
+    parts: dict[str, int] = {}
     for value in values:
         for form in _forms(value):
             wrapped = len(form) <= _LONGEST_WRAPPED
-            parts[r"(?:\r?\n)?".join(map(re.escape, form)) if wrapped else re.escape(form)] = None
-    return re.compile("|".join(sorted(parts, key=len, reverse=True)))
+            parts[r"(?:\r?\n)?".join(map(re.escape, form)) if wrapped else re.escape(form)] = len(form)
+    for word in words:
+        for form in _forms(word):
+            parts.setdefault(f"{_BEFORE_WORD}{re.escape(form)}{_AFTER_WORD}", len(form))
+    return re.compile("|".join(sorted(parts, key=parts.__getitem__, reverse=True)))
+
+
+def _cut(values: Iterable[str]) -> Iterator[str]:
+    """The secrets of which somebody may show pieces only; those with several lines are cut into these."""
+    for value in values:
+        lines = value.splitlines()
+        for line in lines if len(lines) > 1 else (value, repr(value)[1:-1]):
+            if len(line) >= SHORTEST_TELLING and not line.startswith("-----"):
+                yield line
 
 
 def _forms(value: str) -> Iterator[str]:

@@ -93,6 +93,18 @@ def _end(config: pytest.Config) -> None:
         del config.stash[_RUN]
         run.in_haste = config.stash[SESSION].interrupted
         run.close()
+        if run.crashes:
+            config.stash[SESSION].ledgers["controller/run"] = _told(run.crashes)
     share = config.stash.get(_SHARE, None)
     if share is not None:
         share.close()
+
+
+def _told(notes: list[str]) -> dict[str, Any]:
+    """Lines for the summary."""
+    from pytest_maqet.management.records import Ledger
+
+    ledger = Ledger("controller")
+    for line in notes:
+        ledger.note(line)
+    return ledger.export()

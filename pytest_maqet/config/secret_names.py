@@ -25,7 +25,7 @@ def hide_secrets(tree: MappingNode, environ: Mapping[str, str], problems: Proble
 def hide_secrets_of(vm: MappingNode, environ: Mapping[str, str], problems: Problems) -> None:
     """The same for one VM, for what a marker says of it."""
     for name, mark, key in _names(vm):
-        for short in MASKS.hide([name], environ):
+        for short in MASKS.hide([name], environ, everywhere=key == "secrets"):
             if key != "secrets":
                 continue
             problems.add(

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from pytest_maqet.config import ReadyWait, VmConfig
 from pytest_maqet.deadline import Deadline, enclosed
-from pytest_maqet.errors import ChannelError, CommandTimeout, MaqetError, NotSupported, WaitTimeout
+from pytest_maqet.errors import ChannelError, CommandTimeout, MaqetError, NotSupported, QemuDied, WaitTimeout
 from pytest_maqet.guest.wake_port import WakeAnswer
 from pytest_maqet.loop import LoopThread, lease_loop, release_loop, rest_loop, wake_loop
 from pytest_maqet.machine import power, ready, starting
@@ -31,6 +31,9 @@ T = TypeVar("T")
 
 class MachineCore:
     """The inner side of a VM's handle."""
+
+    #: QEMU's crash that was found when it was ended, and told by no call before.
+    crash: QemuDied | None = None
 
     def __init__(self, config: VmConfig, host: Host, life: Life, *, owned: bool = True) -> None:
         self.config = config
@@ -171,6 +174,7 @@ class MachineCore:
             return "closed"
         vitals = self.life.vitals
         if vitals.exit is not None:
+            vitals.failures.tell_death()
             return vitals.end_wanted or f"QEMU died: {vitals.exit.reason}"
         if vitals.failures.panicked:
             return "the guest had panicked"
@@ -179,6 +183,9 @@ class MachineCore:
         try:
             state = self.on_loop(self.life.run_state(self.deadline(None, self.config.timeouts.qmp)))
         except MaqetError as error:
+            # A session breaks some milliseconds before it is known that QEMU has died.
+            if isinstance(error, ChannelError) and self.on_loop(self.life.wait_exit(Deadline.after(1.0))):
+                return self.health()
             return f"QEMU does not answer: {error.message.splitlines()[0]}"
         return None if state == "running" else f"it was left in the state {state!r}"
 
@@ -276,6 +283,9 @@ class MachineCore:
         finally:  # whoever interrupts that wants it to end now
             self._kill_life(life)
 
+    def crashed(self) -> None:
+        """`crash` was found; what QEMU leaves behind is going to be removed."""
+
     def _must_be_stopped(self) -> bool:
         """Whether the guest is to be asked to shut down before its end."""
         wanted = self._owned and self.config.teardown == "stop" and self.life.vitals.exit is None
@@ -285,7 +295,9 @@ class MachineCore:
         life.vitals.end_wanted = life.vitals.end_wanted or "the VM was torn down"
         self.on_loop(life.disconnect())
         if self._owned:
-            life.process.dismiss(power.QUIT_TIME)
+            self.crash = power.untold_crash(life, life.process.dismiss(power.QUIT_TIME))
+            if self.crash is not None:
+                self.crashed()
             remove_tree(life.directory.path)
         life.process.close()
         if life.template is not None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pytest_maqet.deadline import Deadline
-from pytest_maqet.errors import ChannelError, DiskError, GuestPanic, MaqetError, WaitTimeout
+from pytest_maqet.errors import ChannelError, DiskError, GuestPanic, MaqetError, QemuDied, WaitTimeout
 from pytest_maqet.guest.commands import CommandRequest
+from pytest_maqet.runs.exit_status import Exit
 from pytest_maqet.waiting.engine import race, wait_for
 from pytest_maqet.waiting.pushed import EventCame
 from pytest_maqet.waiting.standstill import is_stopped
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 
 #: QEMU answers `quit` and is gone within this many seconds, or it is killed.
 QUIT_TIME = 2.0
-
-#: Signals by which a process ends through a fault of its own.
-_CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE}
 
 #: States in which somebody has paused the VM; in all others a guest that was reset goes on, although QEMU had
 #: halted it (`-action panic=pause,shutdown=pause`).
@@ -46,9 +43,21 @@ async def stop(life: Life, deadline: Deadline) -> None:
 
 def refuse_crash(life: Life) -> None:
     """Raise QemuDied when QEMU crashed instead of stopping: what the guest wrote last may be lost."""
-    if life.vitals.exit is not None and life.vitals.exit.signal in _CRASHES:
+    if life.vitals.exit is not None and life.vitals.exit.crashed:
+        life.vitals.failures.tell_death()
         life.vitals.end_wanted = None  # that was not the end it was asked for
         raise life.vitals.death()
+
+
+def untold_crash(life: Life, ended: Exit | None) -> QemuDied | None:
+    """QEMU's crash, over its teardown or before, that no call has told and nobody expected."""
+    if ended is None or not ended.crashed or life.vitals.failures.death_was_told():
+        return None
+    life.vitals.exit = life.vitals.exit or ended
+    life.vitals.end_wanted = None
+    error = life.vitals.death()
+    error.hint = "no call was under way that could tell it: it was found when the VM was torn down"
+    return error
 
 
 async def end(life: Life) -> None:

@@ -29,3 +29,8 @@ def to_replace(lives: Sequence[Live], needed: Callable[[Live], bool], usage: Usa
             live.begin_use(usage)
             live.last_test = test
     return [live for live in lives if live.spoiled and needed(live)]
+
+
+def one_tests(live: Live) -> bool:
+    """Whether the VM was one test's alone."""
+    return live.scope.kind == "function"

@@ -8,8 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
 from pytest_maqet.config import VmConfig
 from pytest_maqet.errors import MaqetError, NotSupported, StartError
@@ -18,7 +17,8 @@ from pytest_maqet.machine import VirtualMachine
 from pytest_maqet.machine.host import Host
 from pytest_maqet.machine.removal import empty_tree
 from pytest_maqet.machine.starting import joined_life
-from pytest_maqet.machine.waking import go_on
+from pytest_maqet.management.crashes import Crashes
+from pytest_maqet.management.managed_machine import ManagedMachine
 from pytest_maqet.management.usage import Usage
 from pytest_maqet.management.ways import Way
 from pytest_maqet.runs.vm_directory import VmDirectory
@@ -46,59 +46,6 @@ class Listener(Protocol):
         """Something takes a while: one line to show."""
 
 
-class ManagedMachine(VirtualMachine):
-    """A VM whose end its manager hears of, whoever closes it."""
-
-    #: Whether it was closed.
-    ended: bool = False
-    #: Called once, before the VM ends; None where nobody wants to know.
-    stopping: Callable[[VirtualMachine], None] | None = None
-
-    def close(self) -> None:
-        """End the VM; idempotent."""
-        try:
-            if not self.ended and self.stopping is not None:
-                self.stopping(self)
-        finally:
-            self.ended = True
-            super().close()
-
-    def stand_still(self) -> None:
-        """Stop the guest, which is ready, until a test takes it; the connections rest."""
-        deadline = self.deadline(None, self.config.timeouts.qmp)
-        self.on_loop(self.life.execute("stop", None, deadline))
-        self.rest()
-
-    def take_up(self, artifacts: Path) -> None:
-        """Let a guest that stood still go on, with its clock put right; for a test that keeps things there.
-
-        Raises what `Life.execute` raises, and QemuDied where it is dead.
-        """
-        self.wake()
-        self.artifacts_folder = artifacts / self.config.name
-        assert self.life.frozen is not None
-        way = self.life.frozen.manifest.wake
-        self.on_loop(go_on(self.life, way, self.deadline(None, self.config.timeouts.command)))
-
-    def discard(self) -> None:
-        """End a VM that no test has had: nobody is told."""
-        self.stopping = None
-        self.wake()
-        self.close()
-
-
-class HandStarted(ManagedMachine):
-    """A VM that a test started by hand; a `with` block ends it."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
 @dataclass
 class Launcher:
     """Starts VMs and knows those that are not ready yet, so that all of them can be given up at once."""
@@ -107,6 +54,8 @@ class Launcher:
     usage: Usage
     #: Title and text of what a VM that did not become ready had to show, until somebody reports it.
     evidence: list[tuple[str, str]] = field(default_factory=list)
+    #: QEMUs that crashed unseen.
+    crashes: Crashes = field(default_factory=Crashes)
     _starting: list[ManagedMachine] = field(default_factory=list)
     #: Counts `abandon`: a start that began before the last one must not go on.
     _epoch: int = 0
@@ -150,7 +99,7 @@ class Launcher:
         self, way: Way, config: VmConfig, host: Host, begun: Callable[[ManagedMachine], None]
     ) -> ManagedMachine:
         """Bring up a VM that no test has asked for yet, and let it stand still; raises as `launch`."""
-        vm = _machine(way, config, host, ManagedMachine)
+        vm = self._machine(way, config, host, ManagedMachine)
         try:
             begun(vm)
             way.finish(vm)
@@ -182,7 +131,7 @@ class Launcher:
         vm: ManagedMachine | None = None
         epoch = self._epoch
         try:
-            begun = vm = _machine(way, config, host, ManagedMachine)
+            begun = vm = self._machine(way, config, host, ManagedMachine)
             with self._guard:
                 self._starting.append(begun)
             self._check(epoch, begun)
@@ -235,8 +184,18 @@ class Launcher:
         if epoch != self._epoch:
             raise StartError(f"the start of {vm.name} was interrupted")
 
+    def _machine(self, way: Way, config: VmConfig, host: Host, kind: type[ManagedMachine]) -> ManagedMachine:
+        """A handle on the QEMU that `way` starts."""
+        loop = lease_loop()
+        try:
+            vm = kind(config, host, way.life(config, host, loop), owned=config.scope != "run")
+        finally:
+            release_loop(loop)
+        vm.on_crash = self.crashes.found
+        return vm
+
     def _begin(self, way: Way, config: VmConfig, host: Host, kind: type[ManagedMachine]) -> ManagedMachine:
-        vm = _machine(way, config, host, kind)
+        vm = self._machine(way, config, host, kind)
         with self._guard:
             self._starting.append(vm)
         self.usage.begin(config.name, vm.life.directory)
@@ -261,15 +220,6 @@ class Launcher:
         with suppress(MaqetError, OSError):
             self.evidence.extend(vm.report_sections())
             vm.save_artifacts(vm.artifacts_folder.parent)
-
-
-def _machine(way: Way, config: VmConfig, host: Host, kind: type[ManagedMachine]) -> ManagedMachine:
-    """A handle on the QEMU that `way` starts."""
-    loop = lease_loop()
-    try:
-        return kind(config, host, way.life(config, host, loop), owned=config.scope != "run")
-    finally:
-        release_loop(loop)
 
 
 def end_for_all(vm: VirtualMachine) -> None:

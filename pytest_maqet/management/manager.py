@@ -17,9 +17,10 @@ from pytest_maqet.errors import NoRoom
 from pytest_maqet.machine import VirtualMachine
 from pytest_maqet.management.attempts import Attempts
 from pytest_maqet.management.failures import FailureMemory
-from pytest_maqet.management.health import left_unusable, to_replace
+from pytest_maqet.management.health import left_unusable, one_tests, to_replace
 from pytest_maqet.management.hosts import Hosts
-from pytest_maqet.management.launch import HandStarted, Launcher, Listener, ManagedMachine
+from pytest_maqet.management.launch import Launcher, Listener
+from pytest_maqet.management.managed_machine import HandStarted, ManagedMachine
 from pytest_maqet.management.parallel import at_once, raise_first
 from pytest_maqet.management.queueing import queueing
 from pytest_maqet.management.records import Ledger, Spoiled, StartRecord, merged
@@ -116,7 +117,7 @@ class Manager:
 
     def stop(self, vm: VirtualMachine) -> None:
         """End a VM now, whoever started it. Idempotent."""
-        self._drop([live for live in self.lives if live.vm is vm])
+        self._drop([live for live in self.lives if live.vm is vm], fails=lambda _live: True)
 
     def template(
         self,
@@ -222,8 +223,10 @@ class Manager:
     def close(self) -> None:
         """End everything that is left and give up the run; idempotent."""
         self._starts.pool.close()
-        self._drop(list(self.lives))
+        self._drop(list(self.lives), fails=lambda _live: False)
         self._run.close()
+        for line in self._run.crashes:
+            self.ledger.note(line)
 
     # -- health --------------------------------------------------------------------------------------------
 
@@ -282,9 +285,16 @@ class Manager:
         if wanted.config.scope == "run" and wanted.shared:
             self._shared.publish(vm.config, vm)
 
-    def _drop(self, ending: Sequence[Live]) -> None:
-        """Take VMs off the books and end them, at once."""
+    def _drop(self, ending: Sequence[Live], *, fails: Callable[[Live], bool] = one_tests) -> None:
+        """Take VMs off the books and end them, at once.
+
+        A QEMU that crashed unseen raises QemuDied where its VM `fails`; else it is told in the summary.
+        """
         dropped = set(map(id, ending))
         with self._guard:
             self._lives = [live for live in self._lives if id(live) not in dropped]
-        raise_first(at_once([live.vm.close for live in ending], self._threads))
+        outcomes = at_once([live.vm.close for live in ending], self._threads)
+        told = self._launcher.crashes.take({id(live.vm) for live in ending if fails(live)}, self.ledger)
+        for crash in told:
+            self._launcher.evidence.extend(crash.sections)
+        raise_first([*outcomes, *(crash.error for crash in told)])

@@ -17,7 +17,7 @@ from pytest_maqet.errors import MaqetError
 from pytest_maqet.management.wishes import Identity, Scope, Wanted
 
 if TYPE_CHECKING:
-    from pytest_maqet.management.launch import ManagedMachine
+    from pytest_maqet.management.managed_machine import ManagedMachine
 
 #: How long the end of a run waits for a spare that is just being made, in seconds.
 PATIENCE = 10.0

@@ -28,6 +28,8 @@ class RunSide:
         self.directory = RunDirectory.create(run_id)
         #: The suite's own locks that are held now, in words.
         self.user_locks: list[str] = []
+        #: What is to be told of shared VMs whose QEMU has crashed unseen, once the run is closed.
+        self.crashes: list[str] = []
         self._own = run_id is None
         self._leases = {"run": self.directory.lease("run"), worker: self.directory.lease(worker)}
         self._worker = worker
@@ -57,7 +59,7 @@ class RunSide:
     def close(self) -> None:
         """End the run, where it is ours, and give up the leases; idempotent."""
         if self._own:
-            end_shared_vms(self.directory, self._config, in_haste=self.in_haste)
+            self.crashes += end_shared_vms(self.directory, self._config, in_haste=self.in_haste)
         for lease in self._leases.values():
             lease.close()
         end_nursery()

@@ -21,11 +21,15 @@ from pytest_maqet.loop import lease_loop, release_loop
 from pytest_maqet.machine import VirtualMachine, power
 from pytest_maqet.machine.host import Host
 from pytest_maqet.machine.starting import joined_life
-from pytest_maqet.management.launch import ManagedMachine, rejoin
+from pytest_maqet.management.launch import rejoin
+from pytest_maqet.management.managed_machine import ManagedMachine
 from pytest_maqet.management.records import StartRecord
+from pytest_maqet.management.usage import is_blamed
 from pytest_maqet.qemu.accelerator import choose
 from pytest_maqet.qemu.binary import find_binary
 from pytest_maqet.qemu.capabilities import capabilities
+from pytest_maqet.runs.bounded_log import last_bytes
+from pytest_maqet.runs.exit_status import read_exit
 from pytest_maqet.runs.locks import held_lock
 from pytest_maqet.runs.private_files import write_private
 from pytest_maqet.runs.process import QemuProcess
@@ -34,6 +38,9 @@ from pytest_maqet.runs.vm_directory import VmDirectory
 
 #: How long the end of a run waits for one VM's keeper, in seconds.
 DISMISSAL_SECONDS = 5.0
+
+#: How many bytes of QEMU's stderr are looked at when it has crashed.
+_LAST_WORDS = 4096
 
 _PUBLISHED = "shared"
 
@@ -147,11 +154,13 @@ class SharedVms:
         draft.replace(entry)
 
 
-def end_shared_vms(run: RunDirectory, config: Config, *, in_haste: bool = False) -> None:
+def end_shared_vms(run: RunDirectory, config: Config, *, in_haste: bool = False) -> list[str]:
     """End every `run`-scoped VM of a run: its last user is gone. Never raises, and is bounded in time.
 
-    `in_haste` none is asked to shut down first.
+    `in_haste` none is asked to shut down first. Returns what is to be told of those that have crashed, unless
+    a test has been blamed for it already.
     """
+    crashes = []
     for path in sorted((run.path / _PUBLISHED).glob("*.json")):
         entry = json.loads(path.read_text(encoding="utf-8"))
         directory = VmDirectory(Path(entry["directory"]))
@@ -164,7 +173,18 @@ def end_shared_vms(run: RunDirectory, config: Config, *, in_haste: bool = False)
                 process.dismiss(DISMISSAL_SECONDS)
             finally:
                 process.close()
+        if (ended := read_exit(directory)) and ended.crashed and not is_blamed(directory):
+            crashes.append(f"{entry['vm']}: QEMU died: {ended.reason}{_last_words(directory)}")
         path.unlink(missing_ok=True)
+    return crashes
+
+
+def _last_words(directory: VmDirectory) -> str:
+    """The end of QEMU's stderr on one line, to follow how it ended."""
+    with suppress(OSError):
+        said = last_bytes(directory.stderr_log, _LAST_WORDS).decode(errors="replace").splitlines()
+        return f"; found at the end of the run; its stderr: {' | '.join(said[-3:]) or '(nothing)'}"
+    return "; found at the end of the run"
 
 
 def _stop(config: VmConfig, directory: VmDirectory) -> None:

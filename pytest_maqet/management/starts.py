@@ -31,7 +31,8 @@ from pytest_maqet.templates.template import Template
 
 if TYPE_CHECKING:
     from pytest_maqet.machine import VirtualMachine
-    from pytest_maqet.management.launch import Launcher, ManagedMachine
+    from pytest_maqet.management.launch import Launcher
+    from pytest_maqet.management.managed_machine import ManagedMachine
     from pytest_maqet.management.records import StartRecord
     from pytest_maqet.management.wishes import Wanted
 

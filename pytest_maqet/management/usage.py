@@ -73,6 +73,11 @@ class Usage:
         return directory.path / f"{_USER}{file_stem(self._worker)}"
 
 
+def is_blamed(directory: VmDirectory) -> bool:
+    """Whether a test has said that it has left this VM unusable."""
+    return (directory.path / _CULPRITS).exists()
+
+
 def used_by(run: Path, worker: str) -> list[tuple[User, VmDirectory]]:
     """The VMs in a run's directory that a test of this worker uses, or used when the worker crashed."""
     return [

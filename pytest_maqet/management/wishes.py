@@ -10,7 +10,7 @@ from pytest_maqet.config import Config, VmConfig
 from pytest_maqet.deadline import Deadline
 from pytest_maqet.machine.host import Host
 from pytest_maqet.machine.plan import Plan
-from pytest_maqet.management.launch import HandStarted, ManagedMachine
+from pytest_maqet.management.managed_machine import HandStarted, ManagedMachine
 from pytest_maqet.management.usage import Usage
 from pytest_maqet.templates.template import Template
 

@@ -10,7 +10,7 @@ import pytest
 from pytest_maqet.config import VmConfig
 from pytest_maqet.errors import MaqetError
 from pytest_maqet.host_cache import instead_of_home
-from pytest_maqet.masking import masked
+from pytest_maqet.masking import MASKS, SHORTEST_TELLING, masked
 from pytest_maqet.session import SESSION, MaqetSession
 from pytest_maqet.visible_text import visible
 from pytest_maqet.worker_count import REASON
@@ -33,6 +33,11 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
         lines.append(f"maqet: {config.stash[REASON]}")
     if instead := instead_of_home():
         lines.append(f"maqet: {instead}")
+    if short := MASKS.short():
+        lines.append(
+            f"maqet: under {SHORTEST_TELLING} characters, so masked within words and paths, too: "
+            f"the value of {', '.join(short)}"
+        )
     return [visible(masked(line)) for line in lines]
 
 

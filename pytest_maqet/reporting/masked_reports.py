@@ -1,13 +1,13 @@
 """Secrets are masked in what pytest reports, also where a test itself has shown them.
 
-Reports are masked where they are made, in the worker under xdist, so everything that reads them later (the
-terminal, JUnit XML, other plugins) gets them so.
+Reports are masked where they are made, in the worker under xdist, and once more before anybody reads them:
+the terminal, JUnit XML, other plugins. In between pytest makes the reports of subtests of them.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import pytest
@@ -20,8 +20,39 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
     """Mask a test's report after everybody has added to it."""
     report = yield
     _mask(report)
-    report.user_properties = [(key, masked_data(value)) for key, value in report.user_properties]
     return report
+
+
+class Readers:
+    """What is done before a report is read; `in_worker`: xdist, not somebody who shows it."""
+
+    def __init__(self, *, in_worker: bool) -> None:
+        self._in_worker = in_worker
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Mask what was added to a report, and the names of tests that are not in a parameter's id."""
+        _mask(report)
+        _mask_subtest(getattr(report, "context", None))
+        if not self._in_worker:  # xdist compares a worker's ids with those of the items
+            report.nodeid = masked(report.nodeid)
+            report.location = masked_data(report.location)
+
+
+@pytest.fixture
+def record_xml_attribute(
+    record_xml_attribute: Callable[[str, object], None],
+) -> Callable[[str, object], None]:
+    """Add an attribute to the test's element in JUnit XML, secrets masked; pytest's own otherwise."""
+    return lambda name, value: record_xml_attribute(masked(name), masked_data(value))
+
+
+@pytest.fixture(scope="session")
+def record_testsuite_property(
+    record_testsuite_property: Callable[[str, object], None],
+) -> Callable[[str, object], None]:
+    """Add a property to the suite's element in JUnit XML, secrets masked; pytest's own otherwise."""
+    return lambda name, value: record_testsuite_property(masked(name), masked_data(value))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -47,8 +78,20 @@ def pytest_warning_recorded(warning_message: Any) -> None:
 
 
 def _mask(report: pytest.TestReport | pytest.CollectReport) -> None:
-    report.sections = [(title, masked(text)) for title, text in report.sections]
+    report.sections = [(masked(title), masked(text)) for title, text in report.sections]
+    if isinstance(report, pytest.TestReport):
+        report.user_properties = [(masked(key), masked_data(value)) for key, value in report.user_properties]
+        if reason := getattr(report, "wasxfail", None):
+            vars(report)["wasxfail"] = masked(reason)
     report.longrepr = _masked_tree(report.longrepr)
+
+
+def _mask_subtest(context: Any) -> None:
+    """What was said of a subtest: a message and values by name, as texts, in a frozen object."""
+    for name in ("msg", "kwargs"):
+        said = getattr(context, name, None)
+        if said and (hidden := masked_data(said)) != said:
+            object.__setattr__(context, name, hidden)
 
 
 def _masked_tree(value: Any) -> Any:

@@ -19,6 +19,8 @@ _EXPLAINED: dict[int, str] = {
 }
 #: Signals that a QEMU does not send to itself: a person's, or those of the kernel that is short of memory.
 _FROM_OUTSIDE = frozenset({signals.SIGKILL, signals.SIGTERM, signals.SIGINT, signals.SIGHUP})
+#: Signals by which a process ends through a fault of its own.
+_CRASHES = frozenset({signals.SIGSEGV, signals.SIGABRT, signals.SIGBUS, signals.SIGILL, signals.SIGFPE})
 #: What QEMU says when it obeys one of them and ends with status 0 (softmmu/runstate.c).
 _TERMINATED = "terminating on signal"
 
@@ -33,6 +35,11 @@ class Exit:
     code: int | None
     signal: int | None
     reason: str
+
+    @property
+    def crashed(self) -> bool:
+        """Whether it ended through a fault of its own: whatever it was asked for, that was not it."""
+        return self.signal in _CRASHES
 
 
 #: A QEMU that died with its keeper: nobody was left to hear how.

@@ -257,6 +257,15 @@ class FailureWatch:
         """The guest's panic since its last reset, expected or not."""
         return next((f for f in self._current if f.name in ("panic", "pvpanic")), None)
 
+    def death_was_told(self) -> bool:
+        """Whether a wait raised QEMU's death, or a test expected it."""
+        return any(one.kind is QemuDied and (one.seen or one.excused) for one in self._current)
+
+    def tell_death(self) -> None:
+        """QEMU's death, if it has died, is told now in another way."""
+        for failure in self._current:
+            failure.seen = failure.seen or failure.kind is QemuDied
+
     def unseen(self) -> Failure | None:
         """A panic, pattern or full disk since the mark that no wait raised and nobody expected."""
         for failure in self._since_mark:

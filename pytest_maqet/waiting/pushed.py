@@ -250,6 +250,7 @@ class QemuExited:
                 await self._finish()
                 continue
             await self._vitals.pulse.wait()
+        self._vitals.failures.tell_death()
         return self._vitals.exit
 
     def settle(self) -> None:

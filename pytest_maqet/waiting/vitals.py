@@ -286,7 +286,7 @@ class Vitals:
         if self.exit is None:
             self.exit = Exit(code=None, signal=None, reason="ended together with its keeper")
         self._read_to_the_end()
-        self.failures.died(self.death, wanted=self.end_wanted is not None)
+        self.failures.died(self.death, wanted=self.end_wanted is not None and not self.exit.crashed)
         self.pulse.beat()
 
 

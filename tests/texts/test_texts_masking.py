@@ -87,6 +87,69 @@ def test_short_values_are_masked_but_tell_nothing(monkeypatch: pytest.MonkeyPatc
     assert passed == {"HOME": "/root", "PATH": "/root/bin:/usr/bin"}
 
 
+def test_a_short_value_that_nobody_called_a_secret_is_masked_as_a_word() -> None:
+    masks = Masks()
+    masks.hide(["PASSWORD"], {"PASSWORD": "root"}, everywhere=False)
+    for text, shown in {
+        "password: root": "password: ***",
+        "root:root@host": "***:***@host",
+        "'root', \"root\", (root).": "'***', \"***\", (***).",
+        "/root/x": "/root/x",
+        "cd /root; ls root/": "cd /root; ls root/",
+        "root.qcow2 disk-root chroot rooted root_1": "root.qcow2 disk-root chroot rooted root_1",
+    }.items():
+        assert masks.masked(text) == shown
+    assert masks.short() == []
+    masks.hide(["TOKEN"], {"TOKEN": "root"})
+    assert masks.masked("/root/x, chroot") == "/***/x, ch***", "the user has said that it is one"
+    assert masks.short() == ["PASSWORD"], "the variable that had the value first"
+
+
+@pytest.mark.parametrize("block", [1, 3, 1000])
+def test_a_word_is_a_word_wherever_the_file_is_cut(tmp_path, monkeypatch, block: int) -> None:
+    monkeypatch.setattr(masking, "_LONGEST_WRAPPED", 0)
+    masks = Masks()
+    masks.hide(["PASSWORD"], {"PASSWORD": "root"}, everywhere=False)
+    data = b"root /root/ root.x -root a-root root xroot root" * 3
+    masks.copy([data[at : at + block] for at in range(0, len(data), block)], tmp_path / "f")
+    assert (tmp_path / "f").read_text() == masks.masked(data.decode())
+    assert (tmp_path / "f").read_text().startswith("*** /root/ root.x -*** a-root *** xroot ")
+
+
+WORDS = "Zx9Kq2Lm4Pn6Rt8Vw0Yb1Cd3Ef5Gh7Jk"  # 32 characters, each once
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (f"'{WORDS[:12]}...{WORDS[-13:]}'", "'***...***'"),
+        (f"'Bearer {WORDS[:6]}…", "'Bearer ***…"),
+        (f"...{WORDS[3:12]} and more", "...*** and more"),
+        (f"skipped, then {WORDS[5:25]}!", "skipped, then ***!"),
+        (f"{WORDS[:15]} is too short", f"{WORDS[:15]} is too short"),
+        (f"{WORDS[:5]}... is too short", f"{WORDS[:5]}... is too short"),
+        ("nothing... of it…", "nothing... of it…"),
+        (f"{WORDS} is there, and {WORDS[:20]}...", "*** is there, and ***..."),
+    ],
+)
+def test_pieces_of_what_was_cut_are_masked(text: str, shown: str) -> None:
+    masks = Masks()
+    masks.hide(["T"], {"T": WORDS})
+    assert masks.masked(text) == shown
+
+
+@given(
+    st.text(st.sampled_from("abc."), max_size=60), st.text(st.sampled_from("abc"), min_size=16, max_size=40)
+)
+@settings(max_examples=300, deadline=None)
+def test_no_long_piece_is_left(text: str, secret: str) -> None:
+    masks = Masks()
+    masks.hide(["T"], {"T": secret})
+    for shown in (masks.masked(text), masks.masked(f"{text}{secret[3:-3]}{text}")):
+        left = [secret[at : at + 16] for at in range(len(secret) - 15) if secret[at : at + 16] in shown]
+        assert not left, f"{left} in {shown}"
+
+
 @given(st.binary(max_size=40), st.integers(1, 9), st.lists(st.integers(0, 60), max_size=8))
 @settings(max_examples=100, deadline=None)
 def test_a_file_is_masked_wherever_it_is_cut(
