@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
+import selectors
 import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
@@ -21,15 +23,20 @@ T = TypeVar("T")
 
 #: How long a cancelled coroutine may take to clear up, in seconds.
 _UNWINDING = 2.0
-#: How many descriptors a loop opens.
-_LOOP_DESCRIPTORS = 3
+#: How many descriptors a loop opens beside the selector's.
+_LOOP_DESCRIPTORS = 2
 
 
 class LoopThread:
     """An asyncio loop that runs in a thread of its own, from `go_on` to `rest` or `close`."""
 
     def __init__(self) -> None:
-        self.loop = _new_loop()
+        self._selector = selectors.EpollSelector()
+        try:
+            self.loop = _new_loop(self._selector)
+        except BaseException:
+            self._selector.close()
+            raise
         self._pid = os.getpid()
         self._thread: threading.Thread | None = None
         try:
@@ -46,7 +53,7 @@ class LoopThread:
 
     def rest(self) -> None:
         """Stop the thread; what is open on the loop stays as it is, and nothing is read until `go_on`."""
-        if self._thread is not None and os.getpid() == self._pid:
+        if self._thread is not None and not self.forked:
             self.loop.call_soon_threadsafe(self.loop.stop)
             self._thread.join(timeout=5)
             self._thread = None
@@ -84,9 +91,14 @@ class LoopThread:
                 )  # connections are closed in order before anybody ends what they lead to
             raise
 
+    @property
+    def forked(self) -> bool:
+        """Whether this is a forked child of the process whose loop it is."""
+        return os.getpid() != self._pid
+
     def check_usable(self) -> None:
         """Raise MaqetError where blocking on this loop could never end."""
-        if os.getpid() != self._pid:
+        if self.forked:
             raise MaqetError(
                 "a virtual machine's handle is not valid in a forked child process",
                 hint="use the handle in the process that asked for the fixture, or spawn instead of fork",
@@ -94,9 +106,19 @@ class LoopThread:
         if threading.current_thread() is self._thread:
             raise MaqetError("a blocking call was made on the thread that would have to serve it")
 
+    def part_from_parent(self) -> None:
+        """A forked child lets go of the loop; it must run no coroutine on it.
+
+        Fork copies the descriptor of the epoll instance, not the instance (epoll(7)): what the child forgets
+        while it clears up, its parent would never hear of again. It gets an empty one.
+        """
+        own = select.epoll()
+        os.dup2(own.fileno(), self._selector.fileno(), inheritable=False)
+        own.close()
+
     def close(self) -> None:
         """Cancel what runs on the loop, stop it and join the thread. Idempotent, harmless after fork."""
-        if self.loop.is_closed() or os.getpid() != self._pid:
+        if self.loop.is_closed() or self.forked:
             return
         if self._thread is None:
             self.go_on()
@@ -114,8 +136,8 @@ async def _cancel_all() -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _new_loop() -> asyncio.AbstractEventLoop:
-    """A new loop; raises OSError where its descriptors (epoll, a pair of sockets) cannot be had.
+def _new_loop(selector: selectors.BaseSelector) -> asyncio.AbstractEventLoop:
+    """A new loop; raises OSError where its descriptors (a pair of sockets) cannot be had.
 
     asyncio leaves half a loop behind then, which nobody can close: it is tried beforehand.
     """
@@ -128,7 +150,7 @@ def _new_loop() -> asyncio.AbstractEventLoop:
     finally:
         for fd in tried:
             os.close(fd)
-    return asyncio.new_event_loop()
+    return asyncio.SelectorEventLoop(selector)
 
 
 _guard = threading.Lock()
@@ -193,9 +215,12 @@ def wake_loop(leased: LoopThread) -> None:
 def _forget_in_child() -> None:
     """A forked child has no loop thread: it starts with a clean slate."""
     global _current, _leases, _resting, _guard  # noqa: PLW0603 - as above
+    parents = _current
     _guard = threading.Lock()
     _current = None
     _leases = _resting = 0
+    if parents is not None:
+        parents.part_from_parent()
 
 
 os.register_at_fork(after_in_child=_forget_in_child)

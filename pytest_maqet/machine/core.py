@@ -261,11 +261,13 @@ class MachineCore:
     def close(self) -> None:
         """End the VM (or, for one that another process started, our use of it) and give everything back.
 
-        Bounded in time, idempotent, raises nothing that a test could mend.
+        Bounded in time, idempotent, raises nothing that a test could mend. A forked child only forgets it.
         """
         if self._closed:
             return
         self._closed = True
+        if self.forked:
+            return
         try:
             self._end_life()
         finally:
@@ -273,6 +275,11 @@ class MachineCore:
             release_loop(self._loop)
             if self.room is not None:
                 self.room.close()
+
+    @property
+    def forked(self) -> bool:
+        """Whether this is a forked child of the process whose handle it is."""
+        return self._loop.forked
 
     def _end_life(self) -> None:
         life = self.life

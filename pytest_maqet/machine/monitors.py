@@ -7,9 +7,8 @@ import os
 from contextlib import ExitStack
 
 from pytest_maqet.errors import StartError
+from pytest_maqet.runs.unshared import Unshared
 from pytest_maqet.runs.vm_directory import VmDirectory
-
-_claims: set[int] = set()
 
 
 def claim_monitor(directory: VmDirectory, count: int, stack: ExitStack) -> int:
@@ -25,25 +24,9 @@ def claim_monitor(directory: VmDirectory, count: int, stack: ExitStack) -> int:
         except BlockingIOError:
             os.close(descriptor)
             continue
-        _claims.add(descriptor)
-        stack.callback(_give_back, descriptor)
+        stack.callback(Unshared(descriptor).close)
         return number
     raise StartError(
         f"all {count} QMP monitors of the VM in {directory.path} are taken by other processes",
         hint="more processes share this VM than its run has workers",
     )
-
-
-def _give_back(descriptor: int) -> None:
-    _claims.discard(descriptor)
-    os.close(descriptor)
-
-
-def _close_in_child() -> None:
-    """A forked child would share the claim, and keep it after its parent has ended."""
-    for descriptor in _claims:
-        os.close(descriptor)
-    _claims.clear()
-
-
-os.register_at_fork(after_in_child=_close_in_child)

@@ -17,18 +17,7 @@ from pathlib import Path
 from pytest_maqet.deadline import Deadline, pauses
 from pytest_maqet.errors import LockTimeout
 from pytest_maqet.runs.private_files import write_private
-
-_descriptors: set[int] = set()
-
-
-def _close_in_child() -> None:
-    """A forked child would share the turn, and keep it after its parent has ended."""
-    for descriptor in _descriptors:
-        os.close(descriptor)
-    _descriptors.clear()
-
-
-os.register_at_fork(after_in_child=_close_in_child)
+from pytest_maqet.runs.unshared import Unshared
 
 
 class Turns:
@@ -44,7 +33,7 @@ class Turns:
         self._queueing = queueing
         self._room = door.with_name(f"{door.name}.room")
         self._vm_name = vm_name
-        self._shared: int | None = None
+        self._shared: Unshared | None = None
         self._alone = 0
 
     @property
@@ -66,12 +55,12 @@ class Turns:
         try:
             self._shared = self._lock(self._room, fcntl.LOCK_SH, deadline, owner)
         finally:
-            _release(door)
+            door.close()
 
     def leave(self) -> None:
         """Give up a shared turn. Idempotent."""
         if self._shared is not None:
-            _release(self._shared)
+            self._shared.close()
             self._shared = None
 
     @contextmanager
@@ -96,30 +85,30 @@ class Turns:
                 yield
             finally:
                 self._alone = 0
-                self._say("")
-                if was_shared:
-                    fcntl.flock(room, fcntl.LOCK_SH)  # from alone to shared, with nobody in between
-                    self._shared = room
-                else:
-                    _release(room)
+                if room.held:  # else this is a child that was forked in the body: the turn is its parent's
+                    self._say("")
+                    if was_shared:
+                        fcntl.flock(room, fcntl.LOCK_SH)  # from alone to shared, with nobody in between
+                        self._shared = room
+                    else:
+                        room.close()
         finally:
-            _release(door)
+            door.close()
 
-    def _lock(self, path: Path, kind: int, deadline: Deadline, owner: str) -> int:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        _descriptors.add(descriptor)
+    def _lock(self, path: Path, kind: int, deadline: Deadline, owner: str) -> Unshared:
+        lock = Unshared(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         try:
-            if _lock_now(descriptor, kind):
-                return descriptor  # as nearly always: nobody needs to know of a wait
+            if _lock_now(lock, kind):
+                return lock  # as nearly always: nobody needs to know of a wait
             with self._queueing():
                 for pause in pauses(deadline):
-                    if _lock_now(descriptor, kind):
-                        return descriptor
+                    if _lock_now(lock, kind):
+                        return lock
                     time.sleep(pause)  # a blocking flock has no deadline
         except BaseException:
-            _release(descriptor)
+            lock.close()
             raise
-        _release(descriptor)
+        lock.close()
         raise self._timed_out(deadline, owner)
 
     def _timed_out(self, deadline: Deadline, owner: str) -> LockTimeout:
@@ -142,14 +131,9 @@ class Turns:
         return self._door.with_name(f"{self._door.name}.holder")
 
 
-def _lock_now(descriptor: int, kind: int) -> bool:
+def _lock_now(lock: Unshared, kind: int) -> bool:
     try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        fcntl.flock(lock, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
-
-
-def _release(descriptor: int) -> None:
-    _descriptors.discard(descriptor)
-    os.close(descriptor)

@@ -24,7 +24,7 @@ class ManagedMachine(VirtualMachine):
     def close(self) -> None:
         """End the VM; idempotent."""
         try:
-            if not self.ended and self.stopping is not None:
+            if not self.ended and self.stopping is not None and not self.forked:
                 self.stopping(self)
         finally:
             self.ended = True

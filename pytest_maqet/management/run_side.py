@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,7 @@ class RunSide:
         #: What is to be told of shared VMs whose QEMU has crashed unseen, once the run is closed.
         self.crashes: list[str] = []
         self._own = run_id is None
+        self._process = os.getpid()
         self._leases = {"run": self.directory.lease("run"), worker: self.directory.lease(worker)}
         self._worker = worker
         self._config = config
@@ -42,7 +44,11 @@ class RunSide:
         return self._lease("run" if scope == "run" else self._worker).path
 
     def _lease(self, name: str) -> Lease:
-        return self._leases[name]
+        lease = self._leases[name]
+        if name == self._worker and not lease.held:
+            # A forked child: a VM that it starts must end with it, and not only with its parent.
+            lease = self._leases[name] = self.directory.lease(f"{name}-{os.getpid()}")
+        return lease
 
     @contextmanager
     def user_lock(self, name: str, timeout: float, owner: str) -> Iterator[None]:
@@ -57,8 +63,11 @@ class RunSide:
                 self.user_locks.remove(what)
 
     def close(self) -> None:
-        """End the run, where it is ours, and give up the leases; idempotent."""
-        if self._own:
+        """End the run, where it is ours, and give up the leases; idempotent.
+
+        A forked child only gives up its own.
+        """
+        if self._own and self._process == os.getpid():
             self.crashes += end_shared_vms(self.directory, self._config, in_haste=self.in_haste)
         for lease in self._leases.values():
             lease.close()

@@ -1,5 +1,6 @@
 """A VM that several processes share: many at once, or one alone."""
 
+import contextlib
 import os
 import threading
 
@@ -90,3 +91,29 @@ def test_a_dead_process_gives_its_turn_back(tmp_path):
     os.waitpid(child, 0)
     with Turns(tmp_path / "door", "web").hold_alone(1, "parent"):
         pass
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_forked_child_leaves_its_parents_turn_alone(tmp_path, alone):
+    """The numbers of its parent's locks belong to other files of the child by then."""
+    turns = Turns(tmp_path / "door", "web")
+    with contextlib.ExitStack() as leaving:
+        if alone:
+            leaving.enter_context(turns.hold_alone(1, "parent"))
+        else:
+            turns.share(1, "parent")
+            leaving.callback(turns.leave)
+        child = os.fork()
+        if child == 0:
+            try:
+                own = [os.open(os.devnull, os.O_RDONLY) for _ in range(4)]
+                leaving.close()
+                for descriptor in own:
+                    os.fstat(descriptor)
+                os._exit(0)
+            finally:
+                os._exit(1)
+        _, status = os.waitpid(child, 0)
+        assert status == 0, "the child closed files of its own, or could not leave"
+        with pytest.raises(LockTimeout, match="parent has it alone" if alone else "other tests use it"):
+            Turns(tmp_path / "door", "web").hold_alone(0.1, "other").__enter__()
