@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,7 +21,7 @@ from pytest_maqet.machine.cursors import Cursors
 from pytest_maqet.machine.host import Host, Room
 from pytest_maqet.machine.life import Life
 from pytest_maqet.machine.removal import remove_tree
-from pytest_maqet.machine.turns import Turns
+from pytest_maqet.machine.shared_use import SharedUse
 from pytest_maqet.machine.waits import Waits
 from pytest_maqet.waiting.engine import Condition, race
 from pytest_maqet.waiting.standstill import is_stopped, standstill
@@ -49,8 +49,7 @@ class MachineCore:
         self._raw_marks: dict[str, int] = {}
         self._loop = lease_loop()
         self._owned = owned
-        door = host.run.lock_path(f"turns-{config.name}-{config.key[:12]}")
-        self._turns = Turns(door, config.name, lambda: host.queueing(config.name, door))
+        self.shared_use = SharedUse(config, host, lambda: host.scale(self.life.facts.accelerator))
         self._closed = False
         self._resting = False
 
@@ -210,42 +209,6 @@ class MachineCore:
         self.life = start(self._loop)
         self.cursors.mark({})
 
-    def refuse_unless_exclusive(self, call: str) -> None:
-        """A VM of scope `run` belongs to all workers: its power is touched by one that holds it alone."""
-        if self.config.scope == "run" and not self._turns.alone:
-            raise NotSupported(
-                f"{self.config.name} is shared by all workers of this run (`scope: run`): {call}() would hit "
-                "every one of them",
-                hint="hold it alone meanwhile: with vm.exclusive(): …, or mark the test "
-                "@pytest.mark.maqet(exclusive=True)",
-            )
-
-    def hold_exclusively(self, timeout: float) -> AbstractContextManager[None]:
-        """See `VirtualMachine.exclusive`."""
-        return self._turns.hold_alone(self._scaled(timeout), self.host.owner())
-
-    @property
-    def alone(self) -> bool:
-        """Whether this process holds the VM for itself, which others may be waiting for."""
-        return self._turns.alone
-
-    @property
-    def door(self) -> str | None:
-        """What others wait at while this process uses the VM along with more; None while it does not."""
-        return self._turns.door
-
-    def share(self) -> None:
-        """A test begins to use the VM: waits while a test of another worker has it alone."""
-        if self.config.scope == "run":
-            self._turns.share(self._scaled(self.config.timeouts.lock), self.host.owner())
-
-    def unshare(self) -> None:
-        """The test is over."""
-        self._turns.leave()
-
-    def _scaled(self, seconds: float) -> float:
-        return seconds * self.host.scale(self.life.facts.accelerator)
-
     def rest(self) -> None:
         """Need no thread until `wake`: the VM's connections stay open, and nobody listens."""
         if not self._resting:
@@ -271,7 +234,7 @@ class MachineCore:
         try:
             self._end_life()
         finally:
-            self._turns.leave()
+            self.shared_use.end()
             release_loop(self._loop)
             if self.room is not None:
                 self.room.close()

@@ -26,7 +26,7 @@ class StateCalls(MachineCore):
             raise TypeError(f"the name of a checkpoint is a str, not {name!r}")
         if not name.strip():
             raise ValueError("the name of a checkpoint must not be empty")
-        self.refuse_unless_exclusive("checkpoint")
+        self.shared_use.refuse_unless_alone("checkpoint")
         self.on_loop(checkpoints.take(self.life, name, self._state_deadline(timeout)))
 
     def restore(self, name: str, *, timeout: float | None = None) -> None:
@@ -41,7 +41,7 @@ class StateCalls(MachineCore):
         in a new QEMU process behind the same handle, with the same forwarded ports (new ones when QEMU had
         ended); `timeout` does not count. Raises NotSupported where the VM cannot be a clone.
         """
-        self.refuse_unless_exclusive("restore")
+        self.shared_use.refuse_unless_alone("restore")
         if name == READY and name not in self.checkpoints:
             self.host.restore_ready(self)
             return
@@ -56,7 +56,7 @@ class StateCalls(MachineCore):
         Its memory and disks are copied, which takes a second or so for some hundred megabytes in use. Open
         conversations with the guest are ended. Raises NotSupported with QEMU's reason where that cannot be.
         """
-        self.refuse_unless_exclusive("freeze")
+        self.shared_use.refuse_unless_alone("freeze")
         return self.host.freeze(self)
 
     @property

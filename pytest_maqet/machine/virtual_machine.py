@@ -172,7 +172,7 @@ class VirtualMachine(StateCalls):
             raise NotSupported(
                 f"{self.name} runs already", hint="stop it first, or use vm.reset() or vm.reboot()"
             )
-        self.refuse_unless_exclusive("start")
+        self.shared_use.refuse_unless_alone("start")
         self.boot_again(self.host.reconfigure(self.config, overrides) if overrides else self.config)
         if wait:
             self.wait.ready(timeout)
@@ -182,19 +182,19 @@ class VirtualMachine(StateCalls):
 
         Raises QemuDied when QEMU crashes over that: what the guest wrote last may be missing on its disks.
         """
-        self.refuse_unless_exclusive("stop")
+        self.shared_use.refuse_unless_alone("stop")
         if self.life.vitals.exit is None:
             self.on_loop(power.stop(self.life, self.deadline(timeout, self.config.timeouts.stop)))
             power.refuse_crash(self.life)
 
     def powerdown(self) -> None:
         """Press the ACPI power button; `wait.shutdown()` waits for the guest to obey."""
-        self.refuse_unless_exclusive("powerdown")
+        self.shared_use.refuse_unless_alone("powerdown")
         self.on_loop(power.powerdown(self.life, self.deadline(None, self.config.timeouts.qmp)))
 
     def reboot(self, wait: bool = True, *, timeout: float | None = None) -> None:  # noqa: FBT001, FBT002 - the contract's signature
         """Ask the guest to reboot; `wait` for its `ready:` list after that."""
-        self.refuse_unless_exclusive("reboot")
+        self.shared_use.refuse_unless_alone("reboot")
         starts = self.console_ends()
         power.reboot(self, self.deadline(timeout, self.config.timeouts.ready))
         if wait:
@@ -202,7 +202,7 @@ class VirtualMachine(StateCalls):
 
     def reset(self, wait: bool = False, *, timeout: float | None = None) -> None:  # noqa: FBT001, FBT002 - the contract's signature
         """Press the reset button; `wait` for the `ready:` list after that. A panicked guest runs again."""
-        self.refuse_unless_exclusive("reset")
+        self.shared_use.refuse_unless_alone("reset")
         starts = self.console_ends()
         self.on_loop(power.reset(self.life, self.deadline(None, self.config.timeouts.qmp)))
         if wait:
@@ -210,17 +210,17 @@ class VirtualMachine(StateCalls):
 
     def pause(self) -> None:
         """Stop the VM's clock and CPUs (QMP `stop`)."""
-        self.refuse_unless_exclusive("pause")
+        self.shared_use.refuse_unless_alone("pause")
         self.qmp.execute("stop")
 
     def resume(self) -> None:
         """Let a paused VM go on (QMP `cont`)."""
-        self.refuse_unless_exclusive("resume")
+        self.shared_use.refuse_unless_alone("resume")
         self.qmp.execute("cont")
 
     def kill(self) -> None:
         """Cut the power: SIGKILL to QEMU, nothing is flushed."""
-        self.refuse_unless_exclusive("kill")
+        self.shared_use.refuse_unless_alone("kill")
         if self.life.vitals.exit is None:
             self.on_loop(power.kill(self.life))
 
@@ -250,7 +250,7 @@ class VirtualMachine(StateCalls):
         Waits until no test of another worker uses the VM, and keeps them waiting meanwhile. Power calls on a
         `run` VM are allowed inside only. May be nested. Raises LockTimeout naming the holder.
         """
-        return self.hold_exclusively(self.config.timeouts.lock if timeout is None else timeout)
+        return self.shared_use.hold_alone(self.config.timeouts.lock if timeout is None else timeout)
 
     def screenshot(self, path: Path | None = None) -> Path:
         """Save the guest's screen as PNG and return the file's path (default: in `artifacts`).

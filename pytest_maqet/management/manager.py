@@ -22,10 +22,9 @@ from pytest_maqet.management.hosts import Hosts
 from pytest_maqet.management.launch import Launcher, Listener
 from pytest_maqet.management.managed_machine import HandStarted, ManagedMachine
 from pytest_maqet.management.parallel import at_once, raise_first
-from pytest_maqet.management.queueing import queueing
+from pytest_maqet.management.queueing import queueing, ties_of
 from pytest_maqet.management.records import Ledger, Spoiled, StartRecord, merged
 from pytest_maqet.management.room import Rooms
-from pytest_maqet.management.room_rules import Ties
 from pytest_maqet.management.run_side import RunSide
 from pytest_maqet.management.sharing import SharedVms, start_lock_timeout
 from pytest_maqet.management.starts import Starts
@@ -66,7 +65,13 @@ class Manager:
         self._owner: Callable[[], str] = lambda: f"{worker}, {self.test or 'no test'}"
         self._shared = SharedVms(self._run.directory, self._owner, self._lost)
         owner, report = self._owner, listener.progress
-        self._rooms = Rooms(self.run_dir, settings.max_memory, owner=owner, report=report, ties=self._ties)
+        self._rooms = Rooms(
+            self.run_dir,
+            settings.max_memory,
+            owner=owner,
+            report=report,
+            ties=lambda: ties_of(self.lives, self._run.user_locks),
+        )
         self._hosts = Hosts(config, settings, self._run, owner=owner, report=report, monitors=workers + 2)
         self._hosts.queueing = lambda vm, door: queueing(self._rooms.books, owner(), vm, door)
         books = (self._launcher, self.ledger, self._hosts.of, self._rooms)
@@ -255,12 +260,6 @@ class Manager:
         with self._guard:
             self._lives.append(live)
         return live
-
-    def _ties(self) -> Ties:
-        lives = self.lives
-        alone = (f"{live.vm.name} to itself" for live in lives if live.vm.alone)
-        doors = tuple(door for live in lives if (door := live.vm.door) is not None)
-        return Ties(", ".join([*self._run.user_locks, *alone]), doors)
 
     def _replace(self, live: Live) -> None:
         with self._attempts.one(live.wanted) as record:

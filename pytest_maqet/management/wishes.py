@@ -120,7 +120,7 @@ class Live:
         One of scope `run` may be another worker's alone just now: waits for that to end, and then looks how
         the other has left it.
         """
-        self.vm.share()
+        self.vm.shared_use.begin()
         usage.begin(self.config.name, self.vm.life.directory)
         if self.config.scope == "run":
             self.spoiled = self.spoiled or self.vm.health()
@@ -128,4 +128,4 @@ class Live:
     def end_use(self, usage: Usage) -> None:
         """The test is over."""
         usage.end(self.vm.life.directory)
-        self.vm.unshare()
+        self.vm.shared_use.end()

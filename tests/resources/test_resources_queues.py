@@ -36,7 +36,7 @@ def test_who_uses_a_vm_that_another_wants_alone_does_not_wait_for_that_ones_memo
     with pytest.raises(NoRoom, match=r"gw1, .* waits until hub is free, which this process uses meanwhile"):
         acquired(first, "nano", test="a")
     assert got == []
-    hub.unshare()  # as the end of its test does
+    hub.shared_use.end()  # as the end of its test does
     assert eventually(lambda: got == ["hub"])
     assert eventually(lambda: "turn" not in kinds(first)), "the turn is still on the books"
 
@@ -52,7 +52,7 @@ def test_one_that_waits_for_memory_is_told_when_somebody_comes_to_wait_for_its_v
         with pytest.raises(NoRoom) as caught:
             acquired(first, "nano", test="a")
         refused.append(str(caught.value))
-        hub.unshare()
+        hub.shared_use.end()
 
     in_thread(wait_for_memory)
     assert eventually(lambda: "wish" in kinds(first)), "it does not wait although gw1 can end"
@@ -75,7 +75,7 @@ def test_it_waits_where_somebody_else_gives_memory_back(share, in_thread):
     assert eventually(lambda: "wish" in kinds(first)), "it does not wait although gw2 can end"
     third.stop(last)
     assert eventually(lambda: got == ["nano"])
-    hub.unshare()
+    hub.shared_use.end()
     assert eventually(lambda: got == ["nano", "hub"])
 
 
