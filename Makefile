@@ -10,11 +10,12 @@ TEST_PACKAGES = nasm busybox qemu-guest-agent cpio lz4 zstd procps
 # What builds the distribution guest of tests/debian, from Debian's packages.
 DEBIAN_GUEST_PACKAGES = debootstrap debian-archive-keyring e2fsprogs qemu-utils
 
-.PHONY: help setup demo test lint check tests bench chaos guest debian-guest debian-tests clean
+.PHONY: help setup demo test lint check tests versions bench chaos guest debian-guest debian-tests clean
 
 help:
 	@echo 'make demo          set everything up and run examples/quickstart against real virtual machines'
 	@echo 'make test          set everything up, check style, types and import rules, and run the test suite'
+	@echo 'make versions      the plugin with the oldest pytest, without pytest-xdist, with other Pythons (long)'
 	@echo 'make bench         run the benchmarks of tests/performance and print their figures'
 	@echo 'make chaos         500 signals at random moments and 1,000 starts: is anything left? (an hour)'
 	@echo 'make debian-guest  build the Debian guest of the slow tests (root or sudo; a few minutes, once)'
@@ -48,6 +49,9 @@ tests: guest
 	scripts/system-packages $(TEST_PACKAGES)
 	$(BIN)/python -m pytest -n auto --ignore=tests/debian/test_debian_guest.py
 
+versions: guest
+	PYTHON=$(PYTHON) scripts/other-versions
+
 bench: guest
 	$(BIN)/python tests/performance/run.py
 
@@ -63,4 +67,4 @@ debian-tests: setup debian-guest
 	$(BIN)/python -m pytest tests/debian
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .maqet
+	rm -rf $(VENV) .venv-* .pytest_cache .mypy_cache .ruff_cache .hypothesis .maqet
