@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from pytest_maqet.machine.virtual_machine import VirtualMachine
 
 
+_OURS = Path(__file__).parent.parent
+
+
 class StepFailed(StartError):
     """A step of `prepare:` or a command of `after_clone:` failed."""
 
@@ -21,15 +25,17 @@ class StepFailed(StartError):
 def prepare(vm: VirtualMachine) -> None:
     """Do every step of the VM's `prepare:` in order; it is ready.
 
-    Raises StartError saying which step failed, with the step's own error as its text.
+    Raises StartError saying which step failed, with the step's own error as its text; whatever a function of
+    the suite's raises is such an error.
     """
     for number, step in enumerate(vm.config.prepare, start=1):
         try:
             _do(vm, step)
-        except MaqetError as error:
+        except Exception as error:
+            said = error.message if isinstance(error, MaqetError) else f"{type(error).__name__}: {error}"
             raise StepFailed(
-                f"{vm.name}: step {number} of `prepare:` failed ({_words(step)}): {error.message}",
-                hint=error.hint,
+                f"{vm.name}: step {number} of `prepare:` failed ({_words(step)}): {said}{_where(error)}",
+                hint=error.hint if isinstance(error, MaqetError) else None,
             ) from error
 
 
@@ -56,6 +62,14 @@ def _do(vm: VirtualMachine, step: PrepareStep) -> None:
         if function is None:
             raise ConfigError(f"the module {module!r} has no function {name!r}")
         function(vm)
+
+
+def _where(error: Exception) -> str:
+    """The suite's own lines that led to an error, in words: a report shows no traceback that is ours."""
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [frame for frame in frames if not Path(frame.filename).is_relative_to(_OURS) and frame.line]
+    lines = [f"  {frame.filename}:{frame.lineno}, in {frame.name}: {frame.line}" for frame in theirs]
+    return "\n".join(["\ncalled:", *lines]) if lines else ""
 
 
 def _words(step: PrepareStep) -> str:

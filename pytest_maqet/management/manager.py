@@ -30,7 +30,7 @@ from pytest_maqet.management.sharing import SharedVms, start_lock_timeout
 from pytest_maqet.management.starts import Starts
 from pytest_maqet.management.template_making import Templates
 from pytest_maqet.management.usage import Usage
-from pytest_maqet.management.wishes import BY_HAND, Identity, Live, Scope, Wanted, started_by_hand
+from pytest_maqet.management.wishes import Identity, Live, Scope, Wanted, started_by_hand, template_wanted
 from pytest_maqet.masking import masked_data
 from pytest_maqet.runs.vm_directory import VmDirectory
 from pytest_maqet.settings import Settings, thread_bound
@@ -126,19 +126,18 @@ class Manager:
 
     def template(
         self,
-        name: str,
+        name: str | Template,
         prepare: Callable[[VirtualMachine], object] | None = None,
         key: Sequence[object] = (),
         **overrides: Any,
     ) -> Template:
-        """A template of a VM that `prepare` has been called with, for as many clones as you like.
+        """A template of a VM, or of another template, that `prepare` has been called with.
 
         `prepare` is called once for all workers, and once for all runs as long as the VM, its own source and
         `key` (whatever else its work depends on: versions, digests; by their `repr`) stay the same. Overrides
         as in the `maqet` marker. Raises NotSupported for a VM that cannot be frozen, with QEMU's reason.
         """
-        config = self.config.vm(name, overrides, source="maqet.template(…)")
-        wanted = Wanted(config, BY_HAND, shared=False, overrides=overrides)
+        wanted = template_wanted(self.config, name, overrides)
         return self._templates.prepared(wanted, self._hosts.of(wanted), prepare, tuple(key))
 
     def user_lock(self, name: str, timeout: float) -> AbstractContextManager[Any]:

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from pytest_maqet.config import VmConfig
-from pytest_maqet.errors import ConfigError, GuestPanic, MaqetError, NotSupported, QemuDied, StartError
+from pytest_maqet.errors import GuestPanic, MaqetError, NotSupported, QemuDied, StartError
 from pytest_maqet.machine.forwarding import forwards
 from pytest_maqet.machine.host import Host
 from pytest_maqet.machine.plan import plan_for
@@ -20,14 +20,11 @@ from pytest_maqet.management.room import Room, Rooms
 from pytest_maqet.management.sharing import SharedVms, start_lock_timeout
 from pytest_maqet.management.template_making import Templates
 from pytest_maqet.management.template_reasons import NoTemplate
-from pytest_maqet.management.ways import Boot, Clone, Way
-from pytest_maqet.runs.leases import Lease
+from pytest_maqet.management.ways import Boot, Clone, Way, clone_of
 from pytest_maqet.runs.nursery import living_nursery
 from pytest_maqet.settings import Settings
-from pytest_maqet.templates.folders import USE
 from pytest_maqet.templates.manifest import Damaged
 from pytest_maqet.templates.store import TemplateStore
-from pytest_maqet.templates.template import Template
 
 if TYPE_CHECKING:
     from pytest_maqet.machine import VirtualMachine
@@ -131,7 +128,7 @@ class Starts:
             ports = vm.on_loop(forwards(vm.life, vm.deadline(None, vm.config.timeouts.qmp)))
         try:
             if wanted.template is not None:
-                way = self._of(wanted.template, wanted.config, vm.host)
+                way = clone_of(wanted.template, wanted.config, vm.host)
             else:
                 way = Clone(*self._templates.of(wanted, vm.host, lasting=True))
         except NoTemplate as error:
@@ -186,7 +183,7 @@ class Starts:
         """
         config = wanted.config
         if wanted.template is not None:
-            return self._of(wanted.template, config, host)
+            return clone_of(wanted.template, config, host)
         mode = self._mode(config)
         if mode == "boot":
             return Boot("start: boot" if config.start else "--maqet-start boot")
@@ -209,28 +206,6 @@ class Starts:
 
     def _mode(self, config: VmConfig) -> str:
         return config.start or self._settings.start
-
-    def _of(self, template: Template, config: VmConfig, host: Host) -> Clone:
-        """A clone of this template, whose configuration may differ from it outside of the machine."""
-        if template_key(plan_for(config, host)) != template.base:
-            changed = template.frozen.manifest.outdated()
-            if changed is not None:
-                raise StartError(
-                    f"the template of {template.name!r} is out of date: {changed}",
-                    hint="ask maqet.template(…) for it again when its files are as they should be",
-                )
-            raise ConfigError(
-                f"a template of {template.name!r} is frozen as it is: what was changed is its machine's",
-                hint="say the change in maqet.template(…) or in the YAML, and a template of its own is made; "
-                "a file that `prepare:` takes from this host counts as well",
-            )
-        try:
-            return Clone(template.frozen, Lease.join(template.frozen.path / USE))
-        except StartError:
-            raise StartError(
-                f"the template {template.frozen.path} is gone",
-                hint="ask maqet.template(…) for it again, instead of keeping it from one run to another",
-            ) from None
 
     def _doubt(self, way: Clone, error: MaqetError) -> None:
         """A clone did not come up: where that may be its template's fault, it is taken out of use."""

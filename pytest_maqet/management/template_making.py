@@ -25,7 +25,7 @@ from pytest_maqet.errors import (
 )
 from pytest_maqet.loop import lease_loop, release_loop
 from pytest_maqet.machine import VirtualMachine
-from pytest_maqet.machine.freezing import Access, access_of, copied_life, freeze
+from pytest_maqet.machine.freezing import access_of, copied_life
 from pytest_maqet.machine.host import Host
 from pytest_maqet.machine.migration import Lifeless, Unfreezable
 from pytest_maqet.machine.plan import plan_for
@@ -35,7 +35,7 @@ from pytest_maqet.management.attempts import Attempts
 from pytest_maqet.management.records import Ledger
 from pytest_maqet.management.room import Rooms
 from pytest_maqet.management.template_reasons import NoTemplate, OfSuite, no_room
-from pytest_maqet.management.ways import Clone, Mould
+from pytest_maqet.management.ways import Clone, Mould, clone_of, refuse_other_machine
 from pytest_maqet.management.wishes import TemplateWish, Wanted
 from pytest_maqet.runs.leases import Lease
 from pytest_maqet.runs.run_directory import RunDirectory
@@ -185,11 +185,11 @@ class Templates:
                 raise
             frozen = store.publish(draft, manifest)
             lease = Lease.join(frozen.path / USE)
+        name = wish.config.name
         if template_key(wish.plan) != wish.base:  # nobody knows which of both it is made of
             store.remove(wish.key, frozen.path)
-            name = wish.config.name
             self._ledger.note(f"a template of {name} is not kept: files that it is made of changed meanwhile")
-        self._ledger.made_template(wish.config.name, wish.key, began)
+        self._ledger.made_template(name, wish.key, began)
         if self._settings.templates == "rebuild":
             marker = self._rebuilt(wish.key)
             marker.parent.mkdir(mode=0o700, exist_ok=True)
@@ -208,7 +208,7 @@ class Templates:
         vm = self._launcher.mould(Mould(draft), wish.config, wish.host)
         try:
             access = access_of(vm, wish.patience)
-            return _frozen(vm, draft, wish, access, time.monotonic() - began)
+            return wish.freeze(vm, draft, access, time.monotonic() - began)
         finally:
             vm.close()
 
@@ -227,21 +227,31 @@ class Templates:
             # Two run at a time: the VM that is prepared, and its copy.
             with self._rooms.of(wanted, times=2) as room:
                 machine = self._wish(wanted, replace(host, room=room))
-                base = machine.key
-                wish = replace(machine, key=prepared_key(base, function, parts))
+                stem, store = machine.key, self._store(lasting=True)
+                if wanted.template is not None:
+                    refuse_other_machine(wanted.template, machine.key)
+                    stem = wanted.template.key
+                    if wanted.template.frozen.path.parent == self._own_store().folder:
+                        store = self._own_store()  # what is made of it cannot be asked for in another run
+                wish = replace(machine, key=prepared_key(stem, function, parts))
                 make = partial(self._clone_and_freeze, wish, function)
-                frozen, lease = self._obtain(self._store(lasting=True), wish, make, copies=2)
+                frozen, lease = self._obtain(store, wish, make, copies=2)
         except NoTemplate as error:
             raise NotSupported(f"there can be no template of {wanted.config.name}: {error}") from None
         except OfSuite as error:
             raise error.error from None
-        return _template(replace(wish, wanted=wanted), frozen, base, lease)
+        return replace(wish, wanted=wanted).template(frozen, lease)
 
     def _clone_and_freeze(
         self, wish: TemplateWish, function: Callable[[VirtualMachine], object] | None, draft: Draft
     ) -> Manifest:
         began = time.monotonic()
-        clone = Clone(*self.of(wish.wanted, wish.host, lasting=True))
+        of = wish.wanted.template
+        clone = (
+            clone_of(of, wish.config, wish.host)
+            if of
+            else Clone(*self.of(wish.wanted, wish.host, lasting=True))
+        )
         vm = self._launcher.launch(clone, wish.config, wish.host)
         try:
             if function is not None:
@@ -269,7 +279,7 @@ class Templates:
             with store.draft(key, 2 * vm.config.memory + ROOM) as draft:
                 frozen = store.publish(draft, self._copied(vm, draft, wish, 0.0))
                 lease = Lease.join(frozen.path / USE)
-        template = _template(wish, frozen, base, lease)
+        template = wish.template(frozen, lease)
         weakref.finalize(template, store.remove, wish.key)  # nobody else can ask for it
         return template
 
@@ -283,15 +293,6 @@ class Templates:
         finally:
             release_loop(loop)
         try:
-            return _frozen(copy, draft, wish, access, seconds)
+            return wish.freeze(copy, draft, access, seconds)
         finally:
             copy.close()
-
-
-def _frozen(vm: VirtualMachine, draft: Draft, wish: TemplateWish, access: Access, seconds: float) -> Manifest:
-    """Freeze a VM that lies in the draft."""
-    return freeze(vm, draft, wish.patience, key=wish.key, plan=wish.plan, access=access, boot_seconds=seconds)
-
-
-def _template(wish: TemplateWish, frozen: Frozen, base: str, lease: Lease) -> Template:
-    return Template(wish.config.name, wish.key, wish.config, frozen, base, lease, wish.wanted.overrides)

@@ -7,18 +7,22 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from pytest_maqet.config import VmConfig
+from pytest_maqet.errors import ConfigError, StartError
 from pytest_maqet.loop import LoopThread
 from pytest_maqet.machine.cloning import cloned_life
 from pytest_maqet.machine.freezing import template_life
 from pytest_maqet.machine.host import Host
 from pytest_maqet.machine.life import Life
+from pytest_maqet.machine.plan import plan_for
 from pytest_maqet.machine.preparing import after_clone, prepare
 from pytest_maqet.machine.starting import new_life
+from pytest_maqet.machine.template_key import template_key
 from pytest_maqet.machine.waking import awaken
 from pytest_maqet.qemu.events import Mailbox
 from pytest_maqet.runs.leases import Lease
+from pytest_maqet.templates.folders import USE
 from pytest_maqet.templates.store import Draft
-from pytest_maqet.templates.template import Frozen
+from pytest_maqet.templates.template import Frozen, Template
 
 if TYPE_CHECKING:
     from pytest_maqet.machine import VirtualMachine
@@ -100,6 +104,41 @@ class Clone:
         deadline = vm.deadline(None, vm.config.timeouts.command)
         vm.wakening = vm.on_loop(awaken(vm.life, self.frozen.manifest.wake, deadline))
         after_clone(vm)
+
+
+def clone_of(template: Template, config: VmConfig, host: Host) -> Clone:
+    """A clone of this template, whose configuration may differ from it outside of the machine.
+
+    Raises as `refuse_other_machine`, and StartError where the template is gone.
+    """
+    refuse_other_machine(template, template_key(plan_for(config, host)))
+    try:
+        return Clone(template.frozen, Lease.join(template.frozen.path / USE))
+    except StartError:
+        raise StartError(
+            f"the template {template.frozen.path} is gone",
+            hint="ask maqet.template(…) for it again, instead of keeping it from one run to another",
+        ) from None
+
+
+def refuse_other_machine(template: Template, key: str) -> None:
+    """Raise an error when `key` is not that of the machine that the template was made of.
+
+    That is ConfigError where the machine differs, StartError where a file of it has changed since.
+    """
+    if key == template.base:
+        return
+    changed = template.frozen.manifest.outdated()
+    if changed is not None:
+        raise StartError(
+            f"the template of {template.name!r} is out of date: {changed}",
+            hint="ask maqet.template(…) for it again when its files are as they should be",
+        )
+    raise ConfigError(
+        f"a template of {template.name!r} is frozen as it is: what was changed is its machine's",
+        hint="say the change in maqet.template(…) or in the YAML, and a template of its own is made; "
+        "a file that `prepare:` takes from this host counts as well",
+    )
 
 
 @dataclass(frozen=True)

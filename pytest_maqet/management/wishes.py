@@ -8,11 +8,16 @@ from typing import Any
 
 from pytest_maqet.config import Config, VmConfig
 from pytest_maqet.deadline import Deadline
+from pytest_maqet.machine.core import MachineCore
+from pytest_maqet.machine.freezing import Access, freeze
 from pytest_maqet.machine.host import Host
 from pytest_maqet.machine.plan import Plan
 from pytest_maqet.management.managed_machine import HandStarted, ManagedMachine
 from pytest_maqet.management.usage import Usage
-from pytest_maqet.templates.template import Template
+from pytest_maqet.runs.leases import Lease
+from pytest_maqet.templates.manifest import Manifest
+from pytest_maqet.templates.store import Draft
+from pytest_maqet.templates.template import Frozen, Template
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,15 @@ def started_by_hand(config: Config, name: str | Template, overrides: Mapping[str
     return Wanted(found, BY_HAND, shared=False, overrides=overrides, kind=HandStarted, template=template)
 
 
+def template_wanted(config: Config, name: str | Template, overrides: Mapping[str, Any]) -> Wanted:
+    """What `maqet.template(name, …, **overrides)` is made of; raises ConfigError."""
+    template = name if isinstance(name, Template) else None
+    if template is not None:
+        overrides = {**template.overrides, **overrides}
+    found = config.vm(name if isinstance(name, str) else name.name, overrides, source="maqet.template(…)")
+    return Wanted(found, BY_HAND, shared=False, overrides=overrides, template=template)
+
+
 @dataclass(frozen=True)
 class TemplateWish:
     """What is known of a VM's template before there is one.
@@ -84,6 +98,16 @@ class TemplateWish:
     def patience(self) -> Deadline:
         """How long freezing may take."""
         return Deadline.after(self.config.timeouts.ready, self.host.scale(self.plan.accelerator))
+
+    def freeze(self, vm: MachineCore, draft: Draft, access: Access, seconds: float) -> Manifest:
+        """Freeze a VM that lies in the draft; `seconds` is what a clone saves."""
+        key, plan = self.key, self.plan
+        return freeze(vm, draft, self.patience, key=key, plan=plan, access=access, boot_seconds=seconds)
+
+    def template(self, frozen: Frozen, lease: Lease) -> Template:
+        """What the suite gets when it has come true."""
+        vm = self.config
+        return Template(vm.name, self.key, vm, frozen, self.base, lease, self.wanted.overrides)
 
 
 @dataclass

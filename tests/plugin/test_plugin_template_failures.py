@@ -50,6 +50,28 @@ def test_waiters_fail_with_the_maker_of_their_template(suite, own_cache, workers
     assert suite.left_over() == []
 
 
+@pytest.mark.parametrize("error", ["ValueError('no such luck')", "PermissionError(13, 'no such luck')"])
+def test_what_a_function_of_prepare_raises_is_told_once_and_with_its_step(suite, own_cache, error):
+    suite.yaml("vms: {nano: {image: builtin:nano, memory: 16M, prepare: [{call: 'helpers:prepare'}]}}")
+    suite.file(
+        "helpers.py",
+        f"""
+        def prepare(vm):
+            with open("calls", "a") as file:
+                file.write("called\\n")
+            raise {error}
+        """,
+    )
+    suite.tests("import pytest\n@pytest.mark.parametrize('n', range(3))\ndef test_it(nano, n): pass")
+    result = suite.run("-p", "helpers")
+    result.assert_outcomes(errors=3)
+    assert (suite.path / "calls").read_text() == "called\n", "the VM was booted again to find the same out"
+    report = result.stdout.str()
+    assert report.count("step 1 of `prepare:` failed (call helpers:prepare)") >= 3, report
+    assert f"helpers.py:5, in prepare: raise {error}" in report, "the line of the function is not shown"
+    assert "could not be written" not in report, "the suite's own error is taken for one of the cache"
+
+
 def test_ctrl_c_while_spares_are_made_is_quiet(suite):
     suite.tests(
         """

@@ -30,6 +30,28 @@ def test_a_derived_template_does_not_need_the_one_it_was_made_on(new_manager, st
         assert vm.run("head -n 1 /dev/vda; cat /mark").stdout == "derived\nmemory\n"
 
 
+@pytest.mark.parametrize("on", ["a kept one", "one of a running VM"])
+def test_a_template_can_be_made_of_a_template(new_manager, store, on):
+    def more(vm) -> None:
+        vm.run("cat /mark > /more")
+
+    manager = new_manager({"linux": LINUX})
+    below = manager.template("linux", prepare=mark)
+    if on == "one of a running VM":
+        with manager.start(below) as vm:
+            below = vm.freeze()
+    kept = len(store.all())
+    above = manager.template(below, prepare=more)
+    with manager.start(above, fail_on=False) as vm:
+        assert vm.run("head -n 1 /dev/vda; cat /more").stdout == "derived\nmemory\n"
+    if on == "a kept one":
+        assert new_manager({"linux": LINUX}).template(below, prepare=more).key == above.key
+    else:
+        assert len(store.all()) == kept, "what nobody can ask for again is kept"
+    with pytest.raises(ConfigError, match="frozen as it is"):
+        manager.template(below, prepare=more, memory="300M")
+
+
 @pytest.mark.parametrize("how", ["booted", "started again"])
 def test_a_vm_with_memory_of_its_own_can_be_frozen(new_manager, how):
     manager = new_manager({"linux": {**LINUX, "start": "boot" if how == "booted" else "auto"}})
