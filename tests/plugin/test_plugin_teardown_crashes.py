@@ -51,7 +51,13 @@ def test_a_teardown_that_crashes_is_an_error_of_the_test(suite, crashing):
     result = suite.run("-o", "console_output_style=classic")
     result.assert_outcomes(passed=2, errors=1)
     result.stdout.fnmatch_lines(
-        ["*ERROR at teardown of test_it*", TOLD, "*QEMU's stderr of nano*", "*assertion failed*", "*artifacts*"]
+        [
+            "*ERROR at teardown of test_it*",
+            TOLD,
+            "*QEMU's stderr of nano*",
+            "*assertion failed*",
+            "*artifacts*",
+        ]
     )
     kept = {path.name for path in (suite.path / ".maqet").rglob("*")}
     assert {"nano-stderr.log", "nano-console-main.log"} <= kept, f"kept of the crash: {kept}"
