@@ -95,6 +95,7 @@ class Life:
             self.directory.monitor_socket(number),
             on_event=self.vitals.on_event,
             on_lost=self.vitals.pulse.beat,
+            vm_name=self.config.name,
         )
         await race(self.vitals, self._monitor.connect(deadline), _later(deadline, 1))
 
@@ -193,8 +194,7 @@ class Life:
 
     async def run(self, request: CommandRequest, deadline: Deadline) -> CompletedCommand[Any]:
         """Run a command over the picked channel; ends at once when the guest panics or QEMU dies."""
-        channel = await self.guarded(self.channel(deadline), deadline)
-        return await self.run_over(channel, request, deadline)
+        return await self.run_over(await self.guarded(self.channel(deadline), deadline), request, deadline)
 
     async def run_over(
         self, channel: Channel, request: CommandRequest, deadline: Deadline

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pytest_maqet.deadline import Deadline
 from pytest_maqet.loop import Pulse
-from pytest_maqet.qemu.events import KEPT_EVENTS
+from pytest_maqet.qemu.events import Kept
 from pytest_maqet.waiting.engine import race, timed_out
 from pytest_maqet.waiting.failures import told_by
 
@@ -23,16 +22,18 @@ class EventStream:
     def __init__(self, vm: MachineCore, names: tuple[str, ...]) -> None:
         self._vm = vm
         self._names = names
-        self._waiting: deque[Mapping[str, Any]] = deque(maxlen=KEPT_EVENTS)
-        #: how many events are lost because so many came and nobody got them (`KEPT_EVENTS`)
-        self.dropped = 0
+        self._waiting: Kept[Mapping[str, Any]] = Kept()
         self._pulse = Pulse()
+
+    @property
+    def dropped(self) -> int:
+        """How many events are lost because so many came and nobody got them (`KEPT_EVENTS`)."""
+        return self._waiting.dropped
 
     def take_in(self, message: Mapping[str, Any]) -> None:
         """Called on the loop with each event."""
         if not self._names or message["event"] in self._names:
-            self.dropped += len(self._waiting) == KEPT_EVENTS
-            self._waiting.append(message)
+            self._waiting.append(message, message)
             self._pulse.beat()
 
     def get(self, timeout: float | None = None) -> Mapping[str, Any]:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
 
 #: Older events than this many are forgotten; a VM has a few dozen in its life, one that resets itself without
 #: end has as many as it likes.
 KEPT_EVENTS = 10_000
+#: And older ones than of so many characters together.
+KEPT_CHARACTERS = 16_000_000
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,36 @@ class Event:
         return all(key in found and found[key] == value for key, value in data.items())
 
 
+class Kept(Generic[T]):
+    """The last events that came, as many as there is room for; whatever QEMU sends, memory is bounded."""
+
+    def __init__(self) -> None:
+        self._items: deque[tuple[T, int]] = deque()
+        self._characters = 0
+        #: how many had to go because so much came after them
+        self.dropped = 0
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __iter__(self) -> Iterator[T]:
+        return (item for item, _size in self._items)
+
+    def append(self, item: T, message: Mapping[str, Any]) -> None:
+        """Keep the item that stands for this event."""
+        self._items.append((item, len(str(message))))
+        self._characters += self._items[-1][1]
+        while len(self._items) > KEPT_EVENTS or (self._characters > KEPT_CHARACTERS and len(self._items) > 1):
+            self.popleft()
+            self.dropped += 1
+
+    def popleft(self) -> T:
+        """Take the oldest."""
+        item, size = self._items.popleft()
+        self._characters -= size
+        return item
+
+
 class Mailbox:
     """The events of one VM, in the order they came; loop-thread only.
 
@@ -41,7 +75,7 @@ class Mailbox:
     """
 
     def __init__(self) -> None:
-        self._events: deque[Event] = deque(maxlen=KEPT_EVENTS)
+        self._events: Kept[Event] = Kept()
         self._taken: set[int] = set()
         self._mark = 0
         self._count = 0
@@ -54,7 +88,7 @@ class Mailbox:
 
     def put(self, message: Mapping[str, Any]) -> None:
         """Keep an event, and tell it to those who listen."""
-        self._events.append(Event(self._count, dict(message)))
+        self._events.append(Event(self._count, dict(message)), message)
         self._count += 1
         for listener in list(self._listeners):
             listener(message)
@@ -72,7 +106,7 @@ class Mailbox:
     @property
     def dropped(self) -> int:
         """How many events are no longer kept, because so many came after them."""
-        return self._count - len(self._events)
+        return self._events.dropped
 
     def find(
         self, name: str, data: Mapping[str, Any], since: int | None = None, searched: int = 0

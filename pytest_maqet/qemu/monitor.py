@@ -22,12 +22,22 @@ from pytest_maqet.deadline import Deadline
 from pytest_maqet.errors import ChannelError, QMPCommandError, WaitTimeout
 
 #: The longest answer that is taken, in bytes; query-qmp-schema of QEMU 10 is about 250 KiB.
-LONGEST_ANSWER = 64 * 1024 * 1024
+LONGEST_ANSWER = 16 * 1024 * 1024
+#: The longest event that is taken, in bytes; QEMU's have some hundred.
+LONGEST_EVENT = 256 * 1024
+#: How many characters of what QEMU says stand in an error.
+_SHOWN = 1000
+#: How long a lost session may take to say why, in seconds; it takes less than a millisecond.
+_WHY = 0.5
 
 # The library tells every broken connection to its logger, where pytest's log capture would show it to the
 # user as an error of the test. What matters of it is in our exceptions.
 # A logger outside the tree of loggers: pytest hears those in it even where they do not propagate.
 _silent = logging.Logger("pytest_maqet.qmp", logging.CRITICAL + 1)
+
+
+#: What a session can end by; JSON that is none, no UTF-8, or has numbers or nesting without end among it.
+_BROKEN = (QMPError, ProtocolError, OSError, EOFError, ValueError, TypeError, RecursionError)
 
 
 class _Client(QMPClient):
@@ -41,8 +51,22 @@ class _Client(QMPClient):
 
     def _cb_inbound(self, msg: Message) -> Message:
         if "event" in msg:
-            self._on_event(dict(msg))
+            self._take_event(msg)
         return msg
+
+    def _take_event(self, msg: Message) -> None:
+        """Hand an event on; raises ProtocolError for one that QEMU would not send, which ends the session."""
+        name, data = msg["event"], msg.get("data", {})
+        if not isinstance(name, str):
+            raise ProtocolError(f"an event without a name: {_brief(name)}")
+        if (length := len(bytes(msg))) > LONGEST_EVENT:
+            raise ProtocolError(f"an event of {length} bytes: {_brief(name)}")
+        if not isinstance(data, dict) or not isinstance(msg.get("timestamp", {}), dict):
+            raise ProtocolError(f"the event {_brief(name)} has something else than objects in it")
+        try:
+            self._on_event(dict(msg))
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            raise ProtocolError(f"the event {_brief(name)} is not understood: {error!r}") from error
 
     def _cb_outbound(self, msg: Message) -> Message:
         return msg
@@ -52,9 +76,17 @@ class Monitor:
     """One connected QMP monitor; loop-thread only."""
 
     def __init__(
-        self, path: Path, *, on_event: Callable[[Mapping[str, Any]], None], on_lost: Callable[[], None]
+        self,
+        path: Path,
+        *,
+        on_event: Callable[[Mapping[str, Any]], None],
+        on_lost: Callable[[], None],
+        vm_name: str,
     ) -> None:
         self.path = path
+        #: Why the session was lost, where it was.
+        self.lost = ""
+        self._vm_name = vm_name
         self._on_lost = on_lost
         self._client = _Client(on_event)
         self._watch: asyncio.Task[None] | None = None
@@ -66,13 +98,9 @@ class Monitor:
         return self._client.runstate is Runstate.RUNNING
 
     @property
-    def version(self) -> str:
-        """QEMU's version as its greeting told it, or an empty string before."""
-        greeting = self._client.greeting
-        if greeting is None:
-            return ""
-        version: Any = greeting.QMP.version["qemu"]
-        return f"{version['major']}.{version['minor']}.{version['micro']}"
+    def why(self) -> str:
+        """Why the session was lost, to follow that there is none; empty where it was closed or never was."""
+        return f": {self.lost}" if self.lost else ""
 
     async def connect(self, deadline: Deadline) -> None:
         """Connect and negotiate.
@@ -88,13 +116,12 @@ class Monitor:
                 await self._client.connect(self._socket)
         except TimeoutError:
             raise WaitTimeout(
-                f"QEMU did not greet on its monitor {self.path} within {deadline}",
+                f"{self._vm_name}: QEMU did not greet on its monitor {self.path} within {deadline}",
                 hint="it hangs, or another client is connected to this monitor (each serves one)",
             ) from None
         except (ConnectError, OSError) as error:
             await self.close()
-            cause = error.exc if isinstance(error, ConnectError) else error
-            raise ChannelError(f"no QMP session on {self.path}: {cause!r}") from error
+            raise ChannelError(f"{self._vm_name}: no QMP session on {self.path}: {_cause(error)}") from error
         self._watch = asyncio.create_task(self._tell_loss())
 
     async def execute(self, command: str, arguments: Mapping[str, Any] | None, deadline: Deadline) -> object:
@@ -103,15 +130,19 @@ class Monitor:
         Raises QMPCommandError when QEMU refuses, ChannelError when the session is lost, WaitTimeout when no
         answer came in time (the command may still have been carried out).
         """
+        if not self.connected:
+            raise ChannelError(f"{self._vm_name}: there is no QMP session{self.why}")
         try:
             async with asyncio.timeout(deadline.remaining):
                 return await self._client.execute(command, dict(arguments) if arguments else None)
         except TimeoutError:
-            raise WaitTimeout(f"QEMU did not answer the QMP command {command!r} within {deadline}") from None
+            raise WaitTimeout(
+                f"{self._vm_name}: QEMU did not answer the QMP command {command!r} within {deadline}"
+            ) from None
         except ExecuteError as error:
             said = error.error.error
             raise QMPCommandError(
-                f"QEMU refused the QMP command {command!r}: {said.desc} ({said.class_})"
+                f"QEMU refused the QMP command {command!r}: {_brief(said.desc)} ({_brief(said.class_)})"
                 + (f"\narguments: {dict(arguments)}" if arguments else ""),
                 error_class=said.class_,
                 description=said.desc,
@@ -119,7 +150,12 @@ class Monitor:
                 arguments=arguments,
             ) from None
         except (ExecInterruptedError, QMPError, ProtocolError, OSError) as error:
-            raise ChannelError(f"the QMP session was lost during {command!r}: {error}") from error
+            if self._watch is not None:  # it is the one to know why
+                await asyncio.wait({self._watch}, timeout=_WHY)
+            why = self.lost or _cause(error)
+            raise ChannelError(
+                f"{self._vm_name}: the QMP session was lost during {command!r}: {why}"
+            ) from error
 
     async def close(self) -> None:
         """End the session; a lost connection is no error here. Idempotent."""
@@ -133,7 +169,7 @@ class Monitor:
                 connection.shutdown(socket.SHUT_RDWR)
         # A session that QEMU's end has broken re-raises that at the first disconnect, the second is quiet.
         for _ in range(2):
-            with contextlib.suppress(QMPError, ProtocolError, OSError, EOFError, ValueError):
+            with contextlib.suppress(*_BROKEN):
                 await self._client.disconnect()
                 break
         if connection is not None:
@@ -142,4 +178,24 @@ class Monitor:
     async def _tell_loss(self) -> None:
         while self._client.runstate is Runstate.RUNNING:
             await self._client.runstate_changed()
+        try:
+            await self._client.disconnect()  # raises what has ended the session, the first time
+        except _BROKEN as error:
+            self.lost = _cause(error)
         self._on_lost()
+
+
+def _cause(error: BaseException) -> str:
+    """What went wrong, without what the library wraps around it."""
+    while isinstance(inner := getattr(error, "exc", None), BaseException):
+        if isinstance(inner, AssertionError):  # the library's own words for "not understood"
+            break
+        error = inner
+    said = str(error).splitlines()
+    return f"{type(error).__name__}: {_brief(said[0])}" if said else type(error).__name__
+
+
+def _brief(said: object) -> str:
+    """The beginning of what QEMU says, which decides how long that is."""
+    text = said if isinstance(said, str) else repr(said)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(text)} characters)"
