@@ -18,6 +18,7 @@ from pytest_maqet.machine import VirtualMachine
 from pytest_maqet.management.attempts import Attempts
 from pytest_maqet.management.failures import FailureMemory
 from pytest_maqet.management.health import left_unusable, to_replace
+from pytest_maqet.management.host_faults import run_is_there
 from pytest_maqet.management.hosts import Hosts
 from pytest_maqet.management.launch import HandStarted, Launcher, Listener, ManagedMachine
 from pytest_maqet.management.parallel import at_once, raise_first
@@ -150,12 +151,13 @@ class Manager:
 
         Raises what its start raises; a start that failed before in this run fails at once with that cause.
         """
-        ahead = self._failed_ahead.pop(wanted.identity, None)
-        if ahead is not None:
-            raise ahead
-        live = self.find(wanted) or self._start(wanted)
-        self.use(live)
-        return live
+        with run_is_there(self.run_dir):
+            ahead = self._failed_ahead.pop(wanted.identity, None)
+            if ahead is not None:
+                raise ahead
+            live = self.find(wanted) or self._start(wanted)
+            self.use(live)
+            return live
 
     def use(self, live: Live) -> None:
         """The current test uses this VM, which is replaced first when it was left unusable."""
@@ -171,7 +173,8 @@ class Manager:
             return  # nothing to gain over its own acquire
         before = set(map(id, self._lives))
         try:
-            with self._rooms.together([one for one in missing.values() if self._starts.needs_room(one)]):
+            room = self._rooms.together([one for one in missing.values() if self._starts.needs_room(one)])
+            with run_is_there(self.run_dir), room:
                 outcomes = at_once([partial(self._start, one) for one in missing.values()], self._threads)
         except NoRoom as refused:
             outcomes = [refused] * len(missing)
