@@ -14,7 +14,8 @@ from pytest_maqet.runs.exit_status import ended_by_somebody
 
 #: System errors that pass: they are the host's, not the VM's.
 PASSING = frozenset(
-    {errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.EROFS}
+    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN}
+    | {errno.EROFS}
 )
 #: Of these, those that no other hint is as good for.
 _LIMITS = frozenset({errno.EMFILE, errno.ENFILE, errno.EAGAIN})
@@ -51,6 +52,21 @@ def told(vm: str) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def run_is_there(run: Path) -> Iterator[None]:
+    """Raise StartError where the block misses files because somebody has removed the run's directory."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        if run.exists():
+            raise
+        raise StartError(
+            f"the directory of this run, {run}, is gone: somebody removed it while the run goes on",
+            passing=True,
+            hint="does something clean up there while tests run? MAQET_RUN_BASE names another place",
+        ) from error
+
+
 def is_passing(error: BaseException) -> bool:
     """Whether an error, or one behind it, is a fault of the host's, by number or in the words of QEMU.
 
@@ -76,6 +92,10 @@ def _in_words(error: BaseException) -> int | None:
 def _hint(number: int | None, file: str | bytes | int | None) -> str:
     if number in (errno.ENOSPC, errno.EDQUOT):
         return f"{_what_is_full(file)}: make room there, or name a directory elsewhere in MAQET_RUN_BASE"
+    if number == errno.EFBIG:
+        limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+        of_process = f"a file may have {limit} bytes here (`ulimit -f`)" if limit > 0 else ""
+        return f"{of_process or 'the file system takes no file of that size'}, and a VM has larger ones"
     if number == errno.EMFILE:
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         return (

@@ -5,7 +5,6 @@ Knows scopes by name and owner only, so that it can be used, and tested, without
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
@@ -18,8 +17,10 @@ from pytest_maqet.machine import VirtualMachine
 from pytest_maqet.management.attempts import Attempts
 from pytest_maqet.management.failures import FailureMemory
 from pytest_maqet.management.health import left_unusable, one_tests, to_replace
+from pytest_maqet.management.host_faults import run_is_there
 from pytest_maqet.management.hosts import Hosts
 from pytest_maqet.management.launch import Launcher, Listener
+from pytest_maqet.management.living import Living
 from pytest_maqet.management.managed_machine import HandStarted, ManagedMachine
 from pytest_maqet.management.parallel import at_once, raise_first
 from pytest_maqet.management.queueing import queueing, ties_of
@@ -79,9 +80,8 @@ class Manager:
         self._hosts.freeze = self._templates.of_running
         self._hosts.restore_ready = self._restore_ready
         self._starts = Starts(settings, self._templates, self._shared, workers, *books)
-        self._lives: list[Live] = []
+        self._living = Living()
         self._failed_ahead: dict[Identity, BaseException] = {}
-        self._guard = threading.RLock()
 
     @property
     def run_dir(self) -> Path:
@@ -155,12 +155,13 @@ class Manager:
 
         Raises what its start raises; a start that failed before in this run fails at once with that cause.
         """
-        ahead = self._failed_ahead.pop(wanted.identity, None)
-        if ahead is not None:
-            raise ahead
-        live = self.find(wanted) or self._start(wanted)
-        self.use(live)
-        return live
+        with run_is_there(self.run_dir):
+            ahead = self._failed_ahead.pop(wanted.identity, None)
+            if ahead is not None:
+                raise ahead
+            live = self.find(wanted) or self._start(wanted)
+            self.use(live)
+            return live
 
     def use(self, live: Live) -> None:
         """The current test uses this VM, which is replaced first when it was left unusable."""
@@ -174,15 +175,16 @@ class Manager:
         missing = {wanted.identity: wanted for wanted in several if self.find(wanted) is None}
         if len(missing) < 2:
             return  # nothing to gain over its own acquire
-        before = set(map(id, self._lives))
+        before = set(map(id, self.lives))
         try:
-            with self._rooms.together([one for one in missing.values() if self._starts.needs_room(one)]):
+            room = self._rooms.together([one for one in missing.values() if self._starts.needs_room(one)])
+            with run_is_there(self.run_dir), room:
                 outcomes = at_once([partial(self._start, one) for one in missing.values()], self._threads)
         except NoRoom as refused:
             outcomes = [refused] * len(missing)
         except BaseException:
             self._launcher.abandon()
-            self._drop([live for live in self._lives if id(live) not in before])
+            self._drop([live for live in self.lives if id(live) not in before])
             raise
         for identity, error in zip(missing, outcomes, strict=True):
             if error is not None:
@@ -201,17 +203,12 @@ class Manager:
 
     def find(self, wanted: Wanted) -> Live | None:
         """The living VM that answers this wish."""
-        if not wanted.shared:
-            return None
-        alike = (live for live in self.lives if live.shared and live.wanted.identity == wanted.identity)
-        return next(alike, None)
+        return self._living.find(wanted)
 
     @property
     def lives(self) -> tuple[Live, ...]:
         """All VMs that were not ended, in the order of their starts."""
-        with self._guard:
-            self._lives = [live for live in self._lives if not live.vm.ended]
-            return tuple(self._lives)
+        return self._living.all()
 
     def end_scope(self, scope: Scope) -> None:
         """End all VMs of a scope, at once. Idempotent; one that cannot be ended does not keep the others."""
@@ -256,8 +253,7 @@ class Manager:
         with self._attempts.one(wanted) as record:
             vm = self._starts.obtain(wanted, self._hosts.of(wanted), record)
         live = Live(vm, wanted, last_test=self.test)
-        with self._guard:
-            self._lives.append(live)
+        self._living.add(live)
         return live
 
     def _replace(self, live: Live) -> None:
@@ -288,9 +284,7 @@ class Manager:
 
         A QEMU that crashed unseen raises QemuDied where its VM `fails`; else it is told in the summary.
         """
-        dropped = set(map(id, ending))
-        with self._guard:
-            self._lives = [live for live in self._lives if id(live) not in dropped]
+        self._living.remove(ending)
         outcomes = at_once([live.vm.close for live in ending], self._threads)
         told = self._launcher.crashes.take({id(live.vm) for live in ending if fails(live)}, self.ledger)
         for crash in told:

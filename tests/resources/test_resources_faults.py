@@ -165,6 +165,18 @@ def test_few_descriptors(share, leftovers):
     leftovers.check()
 
 
+def test_small_files_only(share, leftovers):
+    """As with `ulimit -f`: what a VM writes about itself does not fit into a file."""
+    manager = share({"nano": NANO})
+    acquired(manager, test="first").close()
+    with limited(resource.RLIMIT_FSIZE, 200), pytest.raises(StartError) as caught:
+        acquired(manager, test="limited")
+    assert "a file may have 200 bytes here (`ulimit -f`)" in str(caught.value), "it is not said what to do"
+    assert acquired(manager, test="next").status == "running", "the failed start is remembered"
+    manager.close()
+    leftovers.check()
+
+
 def test_a_thread_that_cannot_be_had_is_done_without(monkeypatch):
     # Root is exempt from the limit of processes, so the system's answer is made up.
     import threading
@@ -187,6 +199,7 @@ def test_a_thread_that_cannot_be_had_is_done_without(monkeypatch):
         (errno.EAGAIN, "pids.max"),
         (errno.ENOMEM, "memory"),
         (errno.EROFS, "MAQET_RUN_BASE"),
+        (errno.EFBIG, "that size"),
     ],
 )
 def test_each_fault_has_a_hint_and_passes(number, hint):
@@ -220,3 +233,32 @@ def test_artifacts_that_cannot_be_written_do_not_change_the_outcome(suite, mount
 def test_the_hint_is_about_the_fault(tmp_path, nospace, cure):
     event = {"node-name": "data", "operation": "write", "nospace": nospace, "reason": "Input/output error"}
     assert cure in str(disk_error("web", event, tmp_path / "disk", "context"))
+
+
+def test_a_runs_directory_that_somebody_removed(suite, base, leftovers: Leftovers):
+    """As a clean-up of /tmp would: what goes on goes on, and what cannot start says why."""
+    suite.makepyfile(
+        """
+        import os, shutil
+
+        def test_clean_up(nano, store):
+            shutil.rmtree(os.environ["MAQET_RUN_BASE"])
+            assert (nano.status, store.status) == ("running", "running")
+
+        def test_start(nano): pass
+
+        def test_several(nano, store, shared): pass
+
+        def test_by_hand(maqet): maqet.start("nano", start="boot")
+        """
+    )
+    suite.makefile(".yaml", maqet="vms:\n" + "".join(
+        f"  {name}: {{image: builtin:nano, memory: 16M, scope: {scope}}}\n"
+        for name, scope in {"nano": "function", "store": "module", "shared": "run"}.items()
+    ))  # fmt: skip
+    result = suite.runpytest_subprocess("-p", "no:cacheprovider", "--tb=short", timeout=60)
+    result.assert_outcomes(passed=1, failed=1, errors=2)
+    told = "*StartError: the directory of this run, */*, is gone: somebody removed it while the run goes on"
+    result.stdout.fnmatch_lines([told] * 3)
+    base.mkdir(exist_ok=True)
+    leftovers.check()
