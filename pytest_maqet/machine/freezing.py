@@ -183,6 +183,7 @@ def freeze(
         channel=access.channel,
         wake=access.wake,
         exec=access.exec,
+        folder=os.path.realpath(draft.path),
         sources=sources_of(plan.config, plan.caps.binary),
         **facts,
     )

@@ -14,7 +14,7 @@ from pytest_maqet.qemu.inputs import Drive
 
 MANIFEST = "manifest.json"
 #: Raised whenever the files or their meaning change.
-FORM = 3
+FORM = 4
 #: The files of a template beside its disks and console logs.
 RAM, STATE = "memory.ram", "machine.state"
 
@@ -78,7 +78,8 @@ class Manifest:
     what a clone saves, `memory` the guest's bytes, `state_sha256` the digest of the device state, `consoles`
     the names of serial ports with the file of each log, `channel` the one that commands took, `wake` how
     clones are reseeded (`machine.waking`), `exec` whether maqet-exec listened in it, `files` the state of
-    every file but the state's and this one. `sources` is the state of the files elsewhere that it was made
+    every file but the state's and this one. `folder` is where it was made, links followed: its disks have that
+    path in them. `sources` is the state of the files elsewhere that it was made
     of, QEMU's program among them, by absolute path: with another one of them another template is made.
     """
 
@@ -97,6 +98,7 @@ class Manifest:
     wake: str
     exec: bool
     files: Mapping[str, FileState]
+    folder: str
     sources: Mapping[str, FileState] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
@@ -126,6 +128,8 @@ class Manifest:
         The state's content is compared when it is loaded; the others are too big for that, and their states
         tell of every write.
         """
+        if os.path.realpath(folder) != self.folder:
+            raise Damaged(f"it was moved or copied from {self.folder}, where its disks refer to")
         for name, state in self.files.items():
             try:
                 found = FileState.of(folder / name)

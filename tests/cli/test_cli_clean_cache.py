@@ -48,7 +48,7 @@ def made(store: TemplateStore, key: str, *, sources: tuple[Path, ...] = (), used
         manifest = Manifest(
             form=FORM, key=key, vm="web", made=1.0, boot_seconds=2.0, memory=1, qemu="7.2", machine="q35",
             state_sha256="0" * 64, drives=(), consoles={}, channel=None, wake="none", exec=False,
-            files={RAM: FileState.of(draft.path / RAM)},
+            files={RAM: FileState.of(draft.path / RAM)}, folder=os.path.realpath(draft.path),
             sources={str(path): FileState.of(path) for path in sources},
         )  # fmt: skip
         path = store.publish(draft, manifest).path

@@ -50,6 +50,18 @@ def test_edited_memory_is_made_anew_and_said(new_manager, store):
     assert "memory.ram was changed since it was made; it is made anew" in notes(manager)
 
 
+def test_a_cache_that_was_moved_is_no_trap(new_manager, own_cache, monkeypatch):
+    # The disks of a template have its path in them: a clone would not find them, in this run and the next.
+    vms = {"nano": {**NANO, "storage": [{"name": "data", "size": "8M"}]}}
+    acquired(new_manager(vms), "nano")
+    moved = own_cache.rename(own_cache.with_name("moved"))
+    monkeypatch.setenv("MAQET_CACHE_DIR", str(moved))
+    manager = new_manager(vms)
+    assert acquired(manager, "nano").started_by == "clone"
+    assert "was moved or copied from" in notes(manager)
+    assert len(manager.stats()["templates"]) == 1, "it was not made anew"
+
+
 def test_a_state_that_qemu_refuses_costs_the_template_and_nothing_else(new_manager, store):
     acquired(new_manager({"nano": NANO}), "nano")
     path = store.all()[0].path

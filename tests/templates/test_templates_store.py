@@ -45,6 +45,7 @@ def manifest_of(draft: Draft, key: str = KEY) -> Manifest:
         wake="port",
         exec=True,
         files={RAM: FileState.of(draft.path / RAM)},
+        folder=os.path.realpath(draft.path),
     )
 
 
