@@ -73,6 +73,7 @@ def _base() -> tuple[Path, str]:
         return folder, ""
     try:
         folder = platformdirs.user_cache_path("pytest-maqet")
+        _refuse_to_make_a_home(folder)
         _make(folder, parents=True)
     except StartError as error:
         for other in _instead():
@@ -80,6 +81,13 @@ def _base() -> tuple[Path, str]:
                 return other, error.message
         raise
     return folder, ""
+
+
+def _refuse_to_make_a_home(folder: Path) -> None:
+    """Users without a home have a name for it all the same (/nonexistent, say), which root could make."""
+    home = os.path.expanduser("~")  # noqa: PTH111 - pathlib raises where there is not even a name
+    if folder.is_relative_to(home) and not Path(home).exists():
+        raise StartError(f"the home directory {home} does not exist", hint=_hint())
 
 
 def _instead() -> tuple[Path, ...]:

@@ -12,7 +12,7 @@ class Living:
     """All VMs that were not ended, in the order of their starts."""
 
     def __init__(self) -> None:
-        self._guard = threading.Lock()
+        self._guard = threading.RLock()  # a signal may come while it is held, and ask for the list
         self._lives: list[Live] = []
 
     def all(self) -> tuple[Live, ...]:

@@ -74,6 +74,14 @@ def test_without_a_home_another_private_directory_is_made_and_said(no_home: Path
     assert f"{folder.parent} is the cache, since the cache directory /proc/no-such-thing" in said
 
 
+def test_a_home_that_does_not_exist_is_not_made(no_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(no_home / "nobody"))
+    assert cache_dir() == no_home / "var" / f"maqet-cache-{os.geteuid()}"
+    assert not (no_home / "nobody").exists(), "a home was made for a user who has none"
+    assert "nobody does not exist" in host_cache.instead_of_home()
+
+
 def test_what_others_have_laid_there_is_not_taken(no_home: Path) -> None:
     name = f"maqet-cache-{os.geteuid()}"
     (no_home / "own").mkdir(mode=0o700)
