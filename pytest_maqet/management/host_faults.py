@@ -54,10 +54,10 @@ def told(vm: str) -> Iterator[None]:
 
 @contextmanager
 def run_is_there(run: Path) -> Iterator[None]:
-    """Raise StartError where the block misses files because somebody has removed the run's directory."""
+    """Raise StartError that says so where the block fails for want of the run's directory."""
     try:
         yield
-    except FileNotFoundError as error:
+    except (FileNotFoundError, StartError) as error:
         if run.exists():
             raise
         raise StartError(

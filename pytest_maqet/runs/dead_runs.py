@@ -15,7 +15,7 @@ from pytest_maqet.runs import sweep
 from pytest_maqet.runs.base_directory import existing_bases
 from pytest_maqet.runs.keeper_process import readable
 from pytest_maqet.runs.leftover import IN_USE_NOW, Found, Leftover, ago
-from pytest_maqet.runs.lock_holders import lock_holder, open_holder
+from pytest_maqet.runs.lock_holders import is_locked, lock_holder, open_holder
 from pytest_maqet.runs.trees import last_used, size_of
 from pytest_maqet.runs.vm_directory import VmDirectory
 
@@ -55,6 +55,10 @@ def _look_at(run: Path, found: Found) -> None:
     strays = list(_strays(run))
     if any(stray.reason == _KEPT for stray in strays):
         found.used.append(f"run {run} (a VM of it was kept)")
+        return
+    nameless = [vm.keeper_lock for vm in sweep.live_keepers(run) if lock_holder(vm.keeper_lock) is None]
+    if any(is_locked(lock) for lock in nameless):  # else it has just ended
+        found.used.append(f"run {run} (by a process of another container)")
         return
     found.leftovers += strays
     reason = f"its users ({_users(run)}) are gone, last used {ago(last_used(run))}"

@@ -13,12 +13,25 @@ from pathlib import Path
 _FLOCK = struct.Struct("hhxxxxqqixxxx")
 
 
+def is_locked(path: Path) -> bool:
+    """Whether a process holds a POSIX lock on the file, also one that has no pid here.
+
+    Processes of another container (PID namespace) have none, and may use the same directory.
+    """
+    return _ask(path) is not None
+
+
 def lock_holder(path: Path) -> int | None:
     """The pid of the process that holds a POSIX lock on the file, or None (a zombie holds none).
 
-    Does not lock, and must not be asked about a file that this process itself has a POSIX lock on:
-    closing it here would drop that lock.
+    None, too, where it has no pid here (see `is_locked`). Does not lock, and must not be asked about a file
+    that this process itself has a POSIX lock on: closing it here would drop that lock.
     """
+    return _ask(path) or None
+
+
+def _ask(path: Path) -> int | None:
+    """The pid of who holds a lock on the file, 0 for one that has no pid here, None for nobody."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
@@ -28,7 +41,7 @@ def lock_holder(path: Path) -> int | None:
         kind, _, _, _, pid = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_GETLK, question))
     finally:
         os.close(fd)
-    return None if kind == fcntl.F_UNLCK or pid <= 0 else int(pid)
+    return None if kind == fcntl.F_UNLCK else max(0, int(pid))
 
 
 def kill_holder(path: Path) -> None:

@@ -24,7 +24,7 @@ from pytest_maqet.deadline import Deadline, pauses
 from pytest_maqet.errors import LockTimeout
 from pytest_maqet.host_memory import own_memory
 from pytest_maqet.runs.leases import Lease
-from pytest_maqet.runs.lock_holders import kill_holder, lock_holder
+from pytest_maqet.runs.lock_holders import is_locked, kill_holder, lock_holder
 from pytest_maqet.runs.vm_directory import VmDirectory
 
 #: The directory in a run's, and how its files end.
@@ -160,7 +160,7 @@ class Books:
 def _has_ended(directory: VmDirectory) -> bool:
     if directory.exit_file.exists() or not directory.path.exists():
         return True
-    return directory.keeper_lock.exists() and lock_holder(directory.keeper_lock) is None
+    return directory.keeper_lock.exists() and not is_locked(directory.keeper_lock)
 
 
 def now() -> float:

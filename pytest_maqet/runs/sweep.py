@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pytest_maqet.runs.base_directory import base_directory
-from pytest_maqet.runs.lock_holders import kill_holder, lock_holder
+from pytest_maqet.runs.lock_holders import is_locked, kill_holder
 from pytest_maqet.runs.trees import remove_tree
 from pytest_maqet.runs.vm_directory import VmDirectory
 
@@ -106,7 +106,7 @@ def _lock_now(lease: Path, held: contextlib.ExitStack, how: int = fcntl.LOCK_EX)
 def live_keepers(run: Path) -> list[VmDirectory]:
     """The VMs of a run whose keepers live."""
     directories = [VmDirectory(path) for path in own_directories(run)]
-    return [vm for vm in directories if lock_holder(vm.keeper_lock) is not None]
+    return [vm for vm in directories if is_locked(vm.keeper_lock)]
 
 
 def kill_stray(vm: VmDirectory) -> None:

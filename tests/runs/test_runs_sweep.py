@@ -93,6 +93,26 @@ def test_run_with_a_kept_vm_stays(owner: Owners, watch: Watch) -> None:
     assert sweep() == [Path(one.facts["run"])], "a kept VM that is over keeps its run for ever"
 
 
+def test_keeper_of_another_container_is_seen(owner: Owners, watch: Watch) -> None:
+    """Containers may share a directory; who looks from another PID namespace sees the lock, and no pid."""
+    one = owner("a")
+    qemu = watch(one.facts["qemu"])
+    one.ask("keep")
+    one.process.kill()
+    one.process.wait()
+    looks = (
+        "from pytest_maqet.runs.sweep import sweep; from pytest_maqet.runs.dead_runs import dead_runs\n"
+        "found = dead_runs(); print(sweep(), found.leftovers, found.used)"
+    )
+    command = ["unshare", "--fork", "--pid", "--mount-proc", sys.executable, "-c", looks]
+    elsewhere = subprocess.run(command, capture_output=True, text=True, check=False)
+    if elsewhere.stderr.startswith("unshare:"):
+        pytest.skip("no PID namespace can be made here")
+    used = f"run {one.facts['run']} (by a process of another container)"
+    assert elsewhere.stdout == f"[] [] [{used!r}]\n", f"it was removed, or would be{elsewhere.stderr}"
+    assert qemu.alive(0.1)
+
+
 def test_stray_with_a_lock_on_its_pid_file_is_ended(base: Path, watch: Watch) -> None:
     run = RunDirectory.create()
     vm = run.new_vm_directory("vm")
