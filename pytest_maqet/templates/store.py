@@ -142,6 +142,7 @@ class TemplateStore:
         finally:
             if lease.held and self._current(key) != path:
                 shutil.rmtree(path, ignore_errors=True)
+                self._remove_half_link(path.with_name(f".{path.name}"))
             lease.close()
 
     def _new_folder(self, key: str) -> tuple[Path, Lease]:
@@ -152,14 +153,12 @@ class TemplateStore:
                 return path, Lease.take(path / USE)
             except RunOver:
                 continue  # another process took it for an abandoned one in the instant before the lock
-            except OSError as error:
-                raise StartError(f"the template folder {path} cannot be made: {error.strerror}") from error
+            except (OSError, MaqetError) as error:
+                shutil.rmtree(path, ignore_errors=True)  # made, but not locked: no inode was left for that
+                raise StartError(f"the template folder {path} cannot be made: {error}") from error
 
     def publish(self, draft: Draft, manifest: Manifest) -> Frozen:
-        """Finish a draft: write the manifest, and let the key lead to it from now on.
-
-        Raises StartError when that fails.
-        """
+        """Finish a draft: write the manifest, let the key lead to it from now on. Raises StartError."""
         link = draft.path.with_name(f".{draft.path.name}")
         try:
             for file in draft.path.iterdir():
