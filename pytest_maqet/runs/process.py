@@ -17,7 +17,7 @@ from pytest_maqet.runs.bounded_log import last_bytes
 from pytest_maqet.runs.child_environment import child_environment
 from pytest_maqet.runs.exit_status import UNKNOWN, Exit, read_exit
 from pytest_maqet.runs.keeper_process import KILLED, Job, KeeperProcess, readable
-from pytest_maqet.runs.lock_holders import lock_holder
+from pytest_maqet.runs.lock_holders import lock_holder, open_holder
 from pytest_maqet.runs.vm_directory import VmDirectory
 
 #: How long the keeper may take to write the exit status of a QEMU that is dead, in seconds.
@@ -138,6 +138,7 @@ class QemuProcess:
             if not self._closed:
                 self._keeper.end(timeout)
                 readable(self._pidfd, KILLED)
+                _end_stray(self.directory)
             return self.exit()
 
     def close(self) -> None:
@@ -154,6 +155,21 @@ class QemuProcess:
                 f"QEMU {self.pid} belongs to process {self._process}, not to this forked child",
                 hint="use the VM in the process whose fixture started it, or in a thread of that",
             )
+
+
+def _end_stray(directory: VmDirectory) -> None:
+    """End a QEMU that has outlived its keeper, as below a wrapper (`binary:`) that was killed with that."""
+    if lock_holder(directory.keeper_lock) is not None:
+        return  # the next QEMU in this directory
+    stray = open_holder(directory.qemu_pid_file)
+    if stray is None:
+        return
+    try:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(stray, signal.SIGKILL)
+        readable(stray, KILLED)
+    finally:
+        os.close(stray)
 
 
 def _recorded_pid(directory: VmDirectory) -> int | None:

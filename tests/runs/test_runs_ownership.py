@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from run_processes import Owner, Watched, eventually, keeper_pid
 
 from pytest_maqet.errors import QemuDied
 from pytest_maqet.runs.exit_status import read_exit
+from pytest_maqet.runs.lock_holders import lock_holder
 from pytest_maqet.runs.process import QemuProcess
+from pytest_maqet.runs.run_directory import RunDirectory
 
 Owners = Callable[..., Owner]
 Watch = Callable[[int | None], Watched]
@@ -178,3 +181,23 @@ def test_what_qemu_started_goes_with_it(
     helper = watch(int(told.read_text()))
     process.dismiss(5)
     assert helper.gone(), "a helper that QEMU had started was left behind"
+
+
+def test_a_qemu_below_a_wrapper_ends_although_both_keeper_and_wrapper_were_killed(
+    launch: Callable[..., QemuProcess], run: RunDirectory, watch: Watch
+) -> None:
+    """The kernel ends the keeper's child only; QEMU's lock on its pid file tells who else there is."""
+    vm = run.new_vm_directory("vm")
+    qemu = "import fcntl, sys, time; f = open(sys.argv[1], 'w'); fcntl.lockf(f, 2); time.sleep(300)"
+    # `; true` keeps the shell from becoming the program itself.
+    process = launch(
+        "/bin/sh", "-c", '"$0" "$@"; true', sys.executable, "-c", qemu, str(vm.qemu_pid_file), directory=vm
+    )
+    assert eventually(lambda: lock_holder(vm.qemu_pid_file) is not None)
+    below = watch(lock_holder(vm.qemu_pid_file))
+    assert below.pid != process.pid
+    os.kill(keeper_pid(vm), signal.SIGKILL)
+    assert eventually(lambda: process.exit() is not None)
+    assert below.alive(0.1), "there is nothing to be ended"
+    process.dismiss(1)
+    assert below.gone(0), "a QEMU that a wrapper had started was left behind"
