@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from manager_rig import NewManager
 
 from pytest_maqet.config import load_config
 from pytest_maqet.host_cache import cache_dir
@@ -15,9 +16,6 @@ from pytest_maqet.machine import VirtualMachine
 from pytest_maqet.management.manager import Manager
 from pytest_maqet.settings import Settings
 from pytest_maqet.templates.store import TemplateStore
-
-#: Starts a manager for VMs by name; keyword arguments are settings.
-NewManager = Callable[..., Manager]
 
 
 class Quiet:

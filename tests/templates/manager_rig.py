@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from pytest_maqet.machine import VirtualMachine
 from pytest_maqet.management.manager import Manager
 from pytest_maqet.management.wishes import Scope, Wanted
+
+#: Starts a manager for VMs by name; keyword arguments are settings.
+NewManager = Callable[..., Manager]
 
 
 def wanted(manager: Manager, name: str, test: str = "test", **overrides: Any) -> Wanted:

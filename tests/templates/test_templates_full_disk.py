@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import NewManager
-from manager_rig import acquired, last_start
+from manager_rig import NewManager, acquired, last_start
 
 from pytest_maqet.templates.store import LOCKS, REFUSED, TemplateStore
 
