@@ -212,7 +212,9 @@ async def _refuse_foreign_disks(life: Life, deadline: Deadline) -> None:
 
     QEMU is asked for all it has open.
     """
-    ours = {str(drive.file) for drive in life.drives}
+    # QMP is UTF-8: QEMU tells a name that is not with U+FFFD in it.
+    named = (drive.file for drive in life.drives if drive.file is not None)
+    ours = {os.fsencode(file).decode(errors="replace") for file in named}
     nodes = await life.execute("query-named-block-nodes", {"flat": True}, deadline)
     assert isinstance(nodes, list)
     written = {str(node["file"]) for node in nodes if not node["ro"] and node.get("file")}

@@ -155,6 +155,8 @@ class Templates:
             raise NoTemplate(error.message) from None
         except StepFailed:
             raise
+        except NotSupported as error:  # here and now: a path that QMP cannot tell
+            raise NoTemplate(error.message) from None
         except (StartError, QemuDied, DiskError, OSError) as error:
             reason = no_room(error)
             if reason is None:

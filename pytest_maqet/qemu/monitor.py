@@ -19,7 +19,7 @@ from qemu.qmp import ConnectError, ExecInterruptedError, ExecuteError, Message, 
 from qemu.qmp.error import ProtocolError
 
 from pytest_maqet.deadline import Deadline
-from pytest_maqet.errors import ChannelError, QMPCommandError, WaitTimeout
+from pytest_maqet.errors import ChannelError, NotSupported, QMPCommandError, WaitTimeout
 
 #: The longest answer that is taken, in bytes; query-qmp-schema of QEMU 10 is about 250 KiB.
 LONGEST_ANSWER = 16 * 1024 * 1024
@@ -128,10 +128,16 @@ class Monitor:
         """Execute a QMP command and return QEMU's `return` value.
 
         Raises QMPCommandError when QEMU refuses, ChannelError when the session is lost, WaitTimeout when no
-        answer came in time (the command may still have been carried out).
+        answer came in time (the command may still have been carried out), NotSupported for a name in it that
+        is no UTF-8.
         """
         if not self.connected:
             raise ChannelError(f"{self._vm_name}: there is no QMP session{self.why}")
+        if name := _not_utf8(arguments):
+            raise NotSupported(
+                f"{self._vm_name}: QMP is UTF-8, and the name {name!a}, for {command!r}, is not",
+                hint="let MAQET_RUN_BASE, MAQET_CACHE_DIR and the artefacts lie in other directories",
+            )
         try:
             async with asyncio.timeout(deadline.remaining):
                 return await self._client.execute(command, dict(arguments) if arguments else None)
@@ -183,6 +189,16 @@ class Monitor:
         except _BROKEN as error:
             self.lost = _cause(error)
         self._on_lost()
+
+
+def _not_utf8(value: object) -> str:
+    """A text in the arguments of a command that cannot be sent, or nothing."""
+    if isinstance(value, Mapping):
+        return next(filter(None, map(_not_utf8, value.values())), "")
+    if isinstance(value, list | tuple):
+        return next(filter(None, map(_not_utf8, value)), "")
+    surrogate = isinstance(value, str) and any("\ud800" <= char <= "\udfff" for char in value)
+    return str(value) if surrogate else ""
 
 
 def _cause(error: BaseException) -> str:
