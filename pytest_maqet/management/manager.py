@@ -22,6 +22,7 @@ from pytest_maqet.management.hosts import Hosts
 from pytest_maqet.management.launch import Launcher, Listener
 from pytest_maqet.management.living import Living
 from pytest_maqet.management.managed_machine import HandStarted, ManagedMachine
+from pytest_maqet.management.means import Means
 from pytest_maqet.management.parallel import at_once, raise_first
 from pytest_maqet.management.queueing import queueing, ties_of
 from pytest_maqet.management.records import Ledger, Spoiled, StartRecord, merged
@@ -75,11 +76,11 @@ class Manager:
         )
         self._hosts = Hosts(config, settings, self._run, owner=owner, report=report, monitors=workers + 2)
         self._hosts.queueing = lambda vm, door: queueing(self._rooms.books, owner(), vm, door)
-        books = (self._launcher, self.ledger, self._hosts.of, self._rooms)
-        self._templates = Templates(settings, self._run.directory, self._attempts, self._owner, *books)
+        means = Means(settings, self._launcher, self.ledger, self._hosts.of, self._rooms)
+        self._templates = Templates(means, self._run.directory, self._attempts, self._owner)
         self._hosts.freeze = self._templates.of_running
         self._hosts.restore_ready = self._restore_ready
-        self._starts = Starts(settings, self._templates, self._shared, workers, *books)
+        self._starts = Starts(means, self._templates, self._shared, workers)
         self._living = Living()
         self._failed_ahead: dict[Identity, BaseException] = {}
 

@@ -14,21 +14,19 @@ from pytest_maqet.machine.forwarding import forwards
 from pytest_maqet.machine.host import Host
 from pytest_maqet.machine.plan import plan_for
 from pytest_maqet.machine.template_key import template_key
+from pytest_maqet.management.means import Means
 from pytest_maqet.management.pool import Pool
-from pytest_maqet.management.records import Ledger
-from pytest_maqet.management.room import Room, Rooms
+from pytest_maqet.management.room import Room
 from pytest_maqet.management.sharing import SharedVms, start_lock_timeout
 from pytest_maqet.management.template_making import Templates
 from pytest_maqet.management.template_reasons import NoTemplate
 from pytest_maqet.management.ways import Boot, Clone, Way, clone_of
 from pytest_maqet.runs.nursery import living_nursery
-from pytest_maqet.settings import Settings
 from pytest_maqet.templates.manifest import Damaged
 from pytest_maqet.templates.store import TemplateStore
 
 if TYPE_CHECKING:
     from pytest_maqet.machine import VirtualMachine
-    from pytest_maqet.management.launch import Launcher
     from pytest_maqet.management.managed_machine import ManagedMachine
     from pytest_maqet.management.records import StartRecord
     from pytest_maqet.management.wishes import Wanted
@@ -42,23 +40,15 @@ class Starts:
 
     def __init__(
         self,
-        settings: Settings,
+        means: Means,
         templates: Templates,
         shared: SharedVms,
         workers: int,
-        launcher: Launcher,
-        ledger: Ledger,
-        host_of: Callable[[Wanted], Host],
-        rooms: Rooms,
     ) -> None:
-        self._settings = settings
+        self._means = means
         self._templates = templates
-        self._launcher = launcher
-        self._ledger = ledger
-        self._host_of = host_of
-        self._rooms = rooms
         self._shared = shared
-        self.pool = Pool(self._spare, rooms.has_room_for_spare, workers)
+        self.pool = Pool(self._spare, means.rooms.has_room_for_spare, workers)
         with suppress(StartError):  # whoever starts a VM is told
             living_nursery()  # so that it is ready when the first VM is
 
@@ -68,7 +58,7 @@ class Starts:
         Raises what a start can raise, NoRoom where there is no memory for it.
         """
         config = wanted.config
-        with self._rooms.of(wanted) as room:
+        with self._means.rooms.of(wanted) as room:
             host = replace(host, room=room)
             launch = partial(self._bring_up, wanted, host, record)
             if config.scope != "run" or not wanted.shared:
@@ -78,7 +68,7 @@ class Starts:
             room.patient = self.needs_room(wanted)  # else nobody starts it, unless it has died
             if room.patient:
                 room.reserve()  # before the lock, which others wait for
-            join = partial(self._launcher.join, config=config, host=host)
+            join = partial(self._means.launcher.join, config=config, host=host)
             return self._shared.obtain(config, record, start_lock_timeout(config, host), launch, join)
 
     def needs_room(self, wanted: Wanted) -> bool:
@@ -106,7 +96,7 @@ class Starts:
             way = self.way_for(wanted, host) if len(faults) < _TRIES else self._without(wanted, faults[-1])
             record.how, record.reason = way.how, way.reason
             try:
-                vm = self._launcher.launch(
+                vm = self._means.launcher.launch(
                     way, wanted.config, host, wanted.kind, excused=_excused(way, wanted)
                 )
             except _excused(way, wanted) as error:
@@ -145,21 +135,21 @@ class Starts:
         if answer is None:
             return
         if answer.reseed is not None:
-            self._ledger.note(
+            self._means.ledger.note(
                 f"clones of {vm.name} draw the same random numbers: they could not be reseeded "
                 f"({answer.reseed}); maqet-wake in the guest, or perl or python3, would do it"
             )
         if answer.clock is not None:
-            self._ledger.note(f"clones of {vm.name} have their template's clock ({answer.clock})")
+            self._means.ledger.note(f"clones of {vm.name} have their template's clock ({answer.clock})")
 
     def _spare(self, wanted: Wanted, begun: Callable[[ManagedMachine], None]) -> ManagedMachine | None:
         """One more clone, of a template that is there already."""
-        with self._rooms.of_spare(wanted) as room:
-            host = replace(self._host_of(wanted), room=room)
+        with self._means.rooms.of_spare(wanted) as room:
+            host = replace(self._means.host_of(wanted), room=room)
             way = self.way_for(wanted, host, make=False)
             if not isinstance(way, Clone):
                 return None
-            vm = self._launcher.spare(way, wanted.config, host, begun)
+            vm = self._means.launcher.spare(way, wanted.config, host, begun)
             room.give_to(vm)
         return vm
 
@@ -172,7 +162,7 @@ class Starts:
         except BaseException:
             spare.discard()
             raise
-        self._launcher.hand_over(spare, host.artifacts)
+        self._means.launcher.hand_over(spare, host.artifacts)
 
     def way_for(self, wanted: Wanted, host: Host, *, make: bool = True) -> Way:
         """How this VM starts: as a clone where that is wanted and can be, its template being made if need be.
@@ -205,7 +195,7 @@ class Starts:
         return Boot(f"clones of it do not come up: {error.message.splitlines()[0]}")
 
     def _mode(self, config: VmConfig) -> str:
-        return config.start or self._settings.start
+        return config.start or self._means.settings.start
 
     def _doubt(self, way: Clone, error: MaqetError) -> None:
         """A clone did not come up: where that may be its template's fault, it is taken out of use."""
@@ -214,7 +204,9 @@ class Starts:
             return
         manifest = way.frozen.manifest
         reason = error.message.splitlines()[0]
-        self._ledger.note(f"a template of {manifest.vm} was thrown away, a clone did not come up: {reason}")
+        self._means.ledger.note(
+            f"a template of {manifest.vm} was thrown away, a clone did not come up: {reason}"
+        )
         TemplateStore(way.frozen.path.parent).remove(manifest.key, way.frozen.path)
 
 

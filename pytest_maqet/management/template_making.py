@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pytest_maqet.errors import (
     DiskError,
@@ -32,22 +31,17 @@ from pytest_maqet.machine.plan import plan_for
 from pytest_maqet.machine.preparing import StepFailed
 from pytest_maqet.machine.template_key import template_key, why_not
 from pytest_maqet.management.attempts import Attempts
-from pytest_maqet.management.records import Ledger
-from pytest_maqet.management.room import Rooms
+from pytest_maqet.management.means import Means
 from pytest_maqet.management.template_reasons import NoTemplate, OfSuite, no_room
 from pytest_maqet.management.ways import Clone, Mould, clone_of, refuse_other_machine
 from pytest_maqet.management.wishes import TemplateWish, Wanted
 from pytest_maqet.runs.leases import Lease
 from pytest_maqet.runs.run_directory import RunDirectory
-from pytest_maqet.settings import Settings
 from pytest_maqet.templates.folders import USE
 from pytest_maqet.templates.identity import prepared_key
 from pytest_maqet.templates.manifest import Damaged, Manifest
 from pytest_maqet.templates.store import Draft, TemplateStore
 from pytest_maqet.templates.template import Frozen, Template
-
-if TYPE_CHECKING:
-    from pytest_maqet.management.launch import Launcher
 
 #: What a template takes beside the guest's memory: device state, disks, logs. Bytes.
 ROOM = 64 << 20
@@ -58,23 +52,15 @@ class Templates:
 
     def __init__(
         self,
-        settings: Settings,
+        means: Means,
         run: RunDirectory,
         attempts: Attempts,
         owner: Callable[[], str],
-        launcher: Launcher,
-        ledger: Ledger,
-        host_of: Callable[[Wanted], Host],
-        rooms: Rooms,
     ) -> None:
-        self._settings = settings
+        self._means = means
         self._run = run
-        self._launcher = launcher
         self._attempts = attempts
-        self._ledger = ledger
-        self._host_of = host_of
         self._owner = owner
-        self._rooms = rooms
         self._kept: TemplateStore | None = None
 
     def of(self, wanted: Wanted, host: Host, *, lasting: bool) -> tuple[Frozen, Lease]:
@@ -97,7 +83,7 @@ class Templates:
     def _wish(self, wanted: Wanted, host: Host) -> TemplateWish:
         if wanted.config.scope == "run":  # what a template is made in belongs to its maker alone
             wanted = replace(wanted, config=wanted.config.scoped("session"))
-            host = replace(self._host_of(wanted), room=host.room)
+            host = replace(self._means.host_of(wanted), room=host.room)
         plan = plan_for(wanted.config, host)
         reason = why_not(plan)
         if reason is not None:
@@ -106,7 +92,7 @@ class Templates:
         return TemplateWish(wanted, host, plan, key, key)
 
     def _store(self, *, lasting: bool) -> TemplateStore:
-        if self._settings.templates == "off":
+        if self._means.settings.templates == "off":
             if not lasting:
                 raise NoTemplate("--maqet-templates off")
             return self._own_store()
@@ -114,7 +100,7 @@ class Templates:
             try:
                 self._kept = TemplateStore.kept()
             except StartError as error:
-                self._ledger.note(f"no templates: {error.message}")
+                self._means.ledger.note(f"no templates: {error.message}")
                 raise NoTemplate(error.message) from None
             self._kept.remove_unlinked()  # what runs that were killed left half made
         return self._kept
@@ -135,7 +121,7 @@ class Templates:
         Its maker needs disk for `copies` of the guest's memory.
         """
         refusal = store.refusal(wish.key)
-        if refusal is not None and self._settings.templates != "rebuild":
+        if refusal is not None and self._means.settings.templates != "rebuild":
             raise NoTemplate(refusal)
         timeout = wish.config.timeouts.lock * wish.host.scale(wish.plan.accelerator)
         try:
@@ -161,16 +147,16 @@ class Templates:
             reason = no_room(error)
             if reason is None:
                 raise  # it is the VM's own
-            self._ledger.note(f"no template of {wish.config.name}: {reason}")
+            self._means.ledger.note(f"no template of {wish.config.name}: {reason}")
             raise NoTemplate(reason) from None
 
     def _found(self, store: TemplateStore, wish: TemplateWish) -> tuple[Frozen, Lease] | None:
-        if self._settings.templates == "rebuild" and not self._rebuilt(wish.key).exists():
+        if self._means.settings.templates == "rebuild" and not self._rebuilt(wish.key).exists():
             return None
         try:
             return store.find(wish.key)
         except Damaged as error:
-            self._ledger.note(f"{error.message}; it is made anew")
+            self._means.ledger.note(f"{error.message}; it is made anew")
             store.remove(wish.key)
             return None
 
@@ -190,14 +176,16 @@ class Templates:
         name = wish.config.name
         if template_key(wish.plan) != wish.base:  # nobody knows which of both it is made of
             store.remove(wish.key, frozen.path)
-            self._ledger.note(f"a template of {name} is not kept: files that it is made of changed meanwhile")
-        self._ledger.made_template(name, wish.key, began)
-        if self._settings.templates == "rebuild":
+            self._means.ledger.note(
+                f"a template of {name} is not kept: files that it is made of changed meanwhile"
+            )
+        self._means.ledger.made_template(name, wish.key, began)
+        if self._means.settings.templates == "rebuild":
             marker = self._rebuilt(wish.key)
             marker.parent.mkdir(mode=0o700, exist_ok=True)
             marker.touch(mode=0o600)
-        for kept in store.evict(self._settings.templates_size):
-            self._ledger.note(f"the template {kept.path.name[:12]} ({kept.size >> 20} MiB) made room")
+        for kept in store.evict(self._means.settings.templates_size):
+            self._means.ledger.note(f"the template {kept.path.name[:12]} ({kept.size >> 20} MiB) made room")
         return frozen, lease
 
     def _rebuilt(self, key: str) -> Path:
@@ -207,7 +195,7 @@ class Templates:
 
     def _boot_and_freeze(self, wish: TemplateWish, draft: Draft) -> Manifest:
         began = time.monotonic()
-        vm = self._launcher.mould(Mould(draft), wish.config, wish.host)
+        vm = self._means.launcher.mould(Mould(draft), wish.config, wish.host)
         try:
             access = access_of(vm, wish.patience)
             return wish.freeze(vm, draft, access, time.monotonic() - began)
@@ -227,7 +215,7 @@ class Templates:
         """
         try:
             # Two run at a time: the VM that is prepared, and its copy.
-            with self._rooms.of(wanted, times=2) as room:
+            with self._means.rooms.of(wanted, times=2) as room:
                 machine = self._wish(wanted, replace(host, room=room))
                 stem, store = machine.key, self._store(lasting=True)
                 if wanted.template is not None:
@@ -254,7 +242,7 @@ class Templates:
             if of
             else Clone(*self.of(wish.wanted, wish.host, lasting=True))
         )
-        vm = self._launcher.launch(clone, wish.config, wish.host)
+        vm = self._means.launcher.launch(clone, wish.config, wish.host)
         try:
             if function is not None:
                 try:
@@ -275,7 +263,7 @@ class Templates:
         moment = (time.time_ns(), os.getpid())
         wanted = replace(wanted, config=vm.config, shared=False)
         key, store = prepared_key(base, None, moment), self._own_store()
-        with self._rooms.of(wanted) as room:  # for the copy that is frozen
+        with self._means.rooms.of(wanted) as room:  # for the copy that is frozen
             room.reserve()
             wish = TemplateWish(wanted, replace(vm.host, room=room), plan, key, base)
             with store.draft(key, 2 * vm.config.memory + ROOM) as draft:
