@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import NewManager
 from manager_rig import acquired, last_start
 
+from pytest_maqet.management.manager import Manager
 from pytest_maqet.templates.store import LOCKS, REFUSED, TemplateStore
 
 #: Two serial ports, and a disk that is written: all kinds of files that a template has.
@@ -26,6 +26,7 @@ NANO = {
 #: No temporary file system gives this error here: a directory of it has no blocks that could be used up.
 NO_SPACE = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 PAGE = os.sysconf("SC_PAGE_SIZE")
+NewManager = Callable[..., Manager]
 #: Leaves so many bytes or inodes of the disk free; returns what has to go for all to be there again.
 Fill = Callable[[Path, int], list[Path]]
 
