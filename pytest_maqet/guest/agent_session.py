@@ -24,6 +24,8 @@ from qemu.qmp.error import ProtocolError
 from pytest_maqet.deadline import Deadline, pauses
 from pytest_maqet.errors import ChannelError
 
+#: How much of the agent's words for an error is taken, in characters.
+LONGEST_DESCRIPTION = 1000
 #: The longest answer taken, in bytes: 16 MiB of output, twice, in base64, with room.
 LONGEST_ANSWER = 64 * 1024 * 1024
 #: Seconds that the first attempt waits for an answer; each later one twice as long, up to `LAST_ATTEMPT`.
@@ -64,8 +66,8 @@ class _Client(QMPClient):
 
     async def _on_message(self, msg: Message) -> None:
         # The agent's complaint about the byte that resets its parser has no id; to the library that is a
-        # reason to hang up.
-        if "id" in msg:
+        # reason to hang up. Ids of ours are text; one that is a list is more than the library can look up.
+        if isinstance(msg.get("id"), str):
             await super()._on_message(msg)
 
 
@@ -125,7 +127,7 @@ class AgentSession:
         try:
             return await client.execute(command, dict(arguments) if arguments else None)
         except ExecuteError as error:
-            description = error.error.error.desc
+            description = error.error.error.desc[:LONGEST_DESCRIPTION]
             raise AgentRefused(
                 f"{self.vm_name}: the guest agent refused {command}: {description}", description
             ) from None

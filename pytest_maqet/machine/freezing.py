@@ -20,6 +20,7 @@ from pytest_maqet.deadline import Deadline
 from pytest_maqet.errors import MaqetError
 from pytest_maqet.guest.commands import CommandRequest
 from pytest_maqet.loop import LoopThread
+from pytest_maqet.machine.channel_search import search_channel
 from pytest_maqet.machine.drives import make_drives
 from pytest_maqet.machine.host import Host
 from pytest_maqet.machine.life import Life
@@ -71,9 +72,7 @@ def access_of(vm: MachineCore, deadline: Deadline) -> Access:
     if vm.on_loop(refuse_lifeless(life, deadline)) != "running":
         # Nobody in it would answer.
         return Access(life.picked_channel, vm.on_loop(way_to_wake(life)), life.vitals.exec_listens)
-    if life.picked_channel is None and life.has_channels():
-        with suppress(MaqetError):  # a guest without one is frozen all the same
-            vm.on_loop(life.channel(deadline))
+    search_channel(vm, deadline)
     if life.picked_channel is not None:
         # Once, so that in each clone what runs a command is in memory, linked and looked up already.
         with suppress(MaqetError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from collections.abc import Callable
 from typing import Any
@@ -145,3 +146,33 @@ def test_an_agent_that_lies_about_itself_is_none(info: Any) -> None:
                 await channel.probe(Deadline(5))
 
     asyncio.run(run())
+
+
+def refusal(description: Any) -> Answer:
+    said = {"class": "GenericError", "desc": description}
+    return lambda _command, number: json.dumps({"error": said, "id": number}).encode() + b"\n"
+
+
+def test_what_it_says_of_an_error_is_shown_in_part_and_tame() -> None:
+    with pytest.raises(ChannelError, match="refused guest-exec") as caught:
+        run_against(refusal("\x1b]0;owned\x07\u202e" + "x" * 1_000_000))
+    said = str(caught.value)
+    assert len(said) < 5000, f"the guest decides how long an error is: {len(said)} characters"
+    assert "\\x1b]0;owned\\x07\\u202e" in said, said[:200]
+
+
+def test_output_of_many_megabytes_is_whole() -> None:
+    data = b"0123456789abcdef" * (1 << 20)
+    encoded = base64.b64encode(data).decode()
+    outcome = run_against(to_status({"exited": True, "exitcode": 0, "out-data": encoded}), 60)
+    assert outcome.stdout == data
+
+
+@settings(max_examples=60, deadline=None)
+@given(value=json_values, number=json_values, key=st.sampled_from(["return", "error", "event", "QMP"]))
+def test_whatever_is_answered_is_an_outcome_or_an_error_of_ours(value: Any, number: Any, key: str) -> None:
+    def answer(_command: str, asked: str) -> bytes:
+        return json.dumps({key: value, "id": number if number is not None else asked}).encode() + b"\n"
+
+    with pytest.raises((ChannelError, CommandTimeout)):
+        run_against(answer, 0.05)
