@@ -94,10 +94,10 @@ def test_a_template_that_is_out_of_date_says_so(new_manager, tmp_path):
 
 def test_a_guest_that_no_command_reaches_is_frozen_and_the_wait_for_one_told(new_manager, monkeypatch):
     monkeypatch.setattr(channel_search, "TELL_AFTER", 0.2)
-    manager = new_manager({"nano": {"image": "builtin:nano", "memory": "16M"}}, timeout_scale=0.2)
-    assert acquired(manager, "nano").started_by == "clone"
+    manager = new_manager({"bare": {"memory": "32M"}}, timeout_scale=0.2)
+    assert acquired(manager, "bare").started_by == "clone"
     everything = manager._launcher.listener.told
     told = [text for kind, text in everything if kind == "progress" and "a way into the guest is" in text]
     assert len(told) == 1, everything
-    assert "nano: before it is frozen" in told[0]
+    assert "bare: before it is frozen" in told[0]
     assert "`guest: {connect: []}` says that there is none" in told[0]
