@@ -78,9 +78,9 @@ class Manifest:
     what a clone saves, `memory` the guest's bytes, `state_sha256` the digest of the device state, `consoles`
     the names of serial ports with the file of each log, `channel` the one that commands took, `wake` how
     clones are reseeded (`machine.waking`), `exec` whether maqet-exec listened in it, `files` the state of
-    every file but the state's and this one. `folder` is where it was made, links followed: its disks have that
-    path in them. `sources` is the state of the files elsewhere that it was made
-    of, QEMU's program among them, by absolute path: with another one of them another template is made.
+    every file but the state's and this one. `folder` is where it was made, links followed: its disks have
+    that path in them. `sources` is the state of the files elsewhere that it was made of, QEMU's program among
+    them, by absolute path: with another one of them another template is made.
     """
 
     form: int

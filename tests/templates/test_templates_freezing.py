@@ -89,3 +89,15 @@ def test_a_template_that_is_out_of_date_says_so(new_manager, tmp_path):
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", disk, "16M"], check=True)
     with pytest.raises(StartError, match=r"(?s)out of date: .*disk.qcow2.* has changed since.*again"):
         manager.start(template)
+
+
+def test_a_function_that_makes_another_machine_of_the_vm_is_told_so(new_manager, store):
+    manager = new_manager({"nano": {"image": "builtin:nano", "memory": "16M"}})
+
+    def grow(vm) -> None:
+        vm.kill()
+        vm.start(memory="32M")
+
+    with pytest.raises(NotSupported, match=r"(?s)another machine.*maqet.template\(…, memory=…\)"):
+        manager.template("nano", prepare=grow)
+    assert len(store.all()) == 1, "a template is kept that no clone can be made of"
