@@ -249,6 +249,7 @@ class Templates:
                     function(vm)
                 except Exception as error:
                     raise OfSuite(error) from error
+                wish.refuse_changed(vm.config)
             return self._copied(vm, draft, wish, time.monotonic() - began)
         finally:
             vm.close()

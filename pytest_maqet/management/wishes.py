@@ -8,10 +8,12 @@ from typing import Any
 
 from pytest_maqet.config import Config, VmConfig
 from pytest_maqet.deadline import Deadline
+from pytest_maqet.errors import NotSupported
 from pytest_maqet.machine.core import MachineCore
 from pytest_maqet.machine.freezing import Access, freeze
 from pytest_maqet.machine.host import Host
-from pytest_maqet.machine.plan import Plan
+from pytest_maqet.machine.plan import Plan, plan_for
+from pytest_maqet.machine.template_key import template_key
 from pytest_maqet.management.managed_machine import HandStarted, ManagedMachine
 from pytest_maqet.management.usage import Usage
 from pytest_maqet.runs.leases import Lease
@@ -98,6 +100,16 @@ class TemplateWish:
     def patience(self) -> Deadline:
         """How long freezing may take."""
         return Deadline.after(self.config.timeouts.ready, self.host.scale(self.plan.accelerator))
+
+    def refuse_changed(self, config: VmConfig) -> None:
+        """Raise NotSupported when the VM has become another machine (`vm.start(memory=…)`): no clone of it
+        would come up.
+        """
+        if template_key(plan_for(config, self.host)) != template_key(plan_for(self.config, self.host)):
+            raise NotSupported(
+                f"{config.name} was started as another machine while it was prepared for a template",
+                hint="say it in maqet.template(…, memory=…) or in the YAML",
+            )
 
     def freeze(self, vm: MachineCore, draft: Draft, access: Access, seconds: float) -> Manifest:
         """Freeze a VM that lies in the draft; `seconds` is what a clone saves."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from contextlib import suppress
 
 import pytest
@@ -32,6 +33,9 @@ def test_a_guest_that_does_not_go_on_is_not_frozen(new_manager, end, state):
     end(vm)
     with pytest.raises(NotSupported, match=f"(?s)the state '{state}' cannot be frozen.*vm.reset"):
         vm.freeze()
+    end_of_wait = time.monotonic() + 10
+    while vm.status == "running" and time.monotonic() < end_of_wait:
+        time.sleep(0.05)  # a panic's text is on the console before QEMU is told
     assert vm.status == state, "it was touched all the same"
     with pytest.raises(NotSupported, match=f"no template of linux.*the state '{state}'"):
         manager.template("linux", prepare=end)
@@ -101,3 +105,15 @@ def test_a_guest_that_no_command_reaches_is_frozen_and_the_wait_for_one_told(new
     assert len(told) == 1, everything
     assert "bare: before it is frozen" in told[0]
     assert "`guest: {connect: []}` says that there is none" in told[0]
+
+
+def test_a_function_that_makes_another_machine_of_the_vm_is_told_so(new_manager, store):
+    manager = new_manager({"nano": {"image": "builtin:nano", "memory": "16M"}})
+
+    def grow(vm) -> None:
+        vm.kill()
+        vm.start(memory="32M")
+
+    with pytest.raises(NotSupported, match=r"(?s)another machine.*maqet.template\(…, memory=…\)"):
+        manager.template("nano", prepare=grow)
+    assert len(store.all()) == 1, "a template is kept that no clone can be made of"
