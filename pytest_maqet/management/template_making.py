@@ -135,14 +135,14 @@ class Templates:
                     found = self._make(store, wish, make, copies)
                 return found
         except (LockTimeout, Lifeless) as error:
-            raise NoTemplate(error.message) from None
+            raise NoTemplate(error.message, hint=error.hint) from None
         except Unfreezable as error:
             store.refuse(wish.key, error.message)
             raise NoTemplate(error.message) from None
         except StepFailed:
             raise
         except NotSupported as error:  # here and now: a path that QMP cannot tell
-            raise NoTemplate(error.message) from None
+            raise NoTemplate(error.message, hint=error.hint) from None
         except (StartError, QemuDied, DiskError, OSError) as error:
             reason = no_room(error)
             if reason is None:
@@ -227,7 +227,8 @@ class Templates:
                 make = partial(self._clone_and_freeze, wish, function)
                 frozen, lease = self._obtain(store, wish, make, copies=2)
         except NoTemplate as error:
-            raise NotSupported(f"there can be no template of {wanted.config.name}: {error}") from None
+            reason = f"there can be no template of {wanted.config.name}: {error}"
+            raise NotSupported(reason, hint=error.hint) from None
         except OfSuite as error:
             raise error.error from None
         return replace(wish, wanted=wanted).template(frozen, lease)

@@ -22,7 +22,11 @@ class OfSuite(Exception):
 
 
 class NoTemplate(Exception):
-    """There is no template, for this reason, and none can be made."""
+    """There is no template, for this reason, and none can be made; `hint` is what to do, where that is known."""
+
+    def __init__(self, reason: str, *, hint: str | None = None) -> None:
+        super().__init__(reason)
+        self.hint = hint
 
 
 def no_room(error: Exception) -> str | None:
