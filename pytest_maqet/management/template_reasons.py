@@ -22,7 +22,7 @@ class OfSuite(Exception):
 
 
 class NoTemplate(Exception):
-    """There is no template, for this reason, and none can be made; `hint` is what to do, where that is known."""
+    """There is no template, for this reason, and none can be made. `hint`: what to do, if that is known."""
 
     def __init__(self, reason: str, *, hint: str | None = None) -> None:
         super().__init__(reason)
