@@ -183,7 +183,8 @@ class MachineCore:
             state = self.on_loop(self.life.run_state(self.deadline(None, self.config.timeouts.qmp)))
         except MaqetError as error:
             # A session breaks some milliseconds before it is known that QEMU has died.
-            if isinstance(error, ChannelError) and self.on_loop(self.life.wait_exit(Deadline.after(1.0))):
+            lost = isinstance(error, (ChannelError, QemuDied))
+            if lost and self.on_loop(self.life.wait_exit(Deadline.after(1.0))):
                 return self.health()
             return f"QEMU does not answer: {error.message.splitlines()[0]}"
         return None if state == "running" else f"it was left in the state {state!r}"

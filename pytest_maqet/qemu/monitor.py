@@ -165,14 +165,17 @@ class Monitor:
 
     async def close(self) -> None:
         """End the session; a lost connection is no error here. Idempotent."""
-        if self._watch is not None:
-            self._watch.cancel()
-            self._watch = None
+        watch, self._watch = self._watch, None
+        if watch is not None and self.connected:
+            watch.cancel()
         connection, self._socket = self._socket, None
         if connection is not None:
             # A command may be half unsent, and a QEMU that hangs never takes it: orderly would be for ever.
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
+        if watch is not None:
+            # It may be taking the session apart: interrupted there, the library would leave errors to nobody.
+            await asyncio.gather(watch, return_exceptions=True)
         # A session that QEMU's end has broken re-raises that at the first disconnect, the second is quiet.
         for _ in range(2):
             with contextlib.suppress(*_BROKEN):

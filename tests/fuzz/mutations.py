@@ -141,7 +141,8 @@ def swap_lines(chance: random.Random, data: bytes) -> bytes:
 def double_line(chance: random.Random, data: bytes) -> bytes:
     lines = data.splitlines(keepends=True) or [b""]
     at = chance.randrange(len(lines))
-    return b"".join([*lines[:at], *[lines[at]] * chance.choice((2, 2, 3, 200)), *lines[at + 1 :]])
+    times = min(chance.choice((2, 2, 3, 200)), LONGEST // max(1, len(lines[at])) + 1)  # the rest is cut off
+    return b"".join([*lines[:at], *[lines[at]] * times, *lines[at + 1 :]])
 
 
 def indent(chance: random.Random, data: bytes) -> bytes:
