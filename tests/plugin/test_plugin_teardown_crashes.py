@@ -16,7 +16,7 @@ kill -SEGV $$
 """
 #: In the tests: the signal to a QEMU, and it is dead when this returns.
 CRASH = """
-import os, pathlib, pytest, select, signal, time
+import os, pytest, select, signal
 from pytest_maqet import QemuDied
 
 def crash(vm):
