@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 import signal
@@ -20,6 +21,12 @@ from pytest_maqet.host_cache import cache_dir
 SUITE = Path(__file__).parent / "suite"
 #: How many files a planted dead run has: removing them takes long enough to be interrupted.
 DEAD_FILES = 3000
+
+
+def there(folder: Path, pattern: str) -> set[Path]:
+    """What matches below a folder in which others add and remove at the same time."""
+    found = glob.glob(pattern, root_dir=folder)  # noqa: PTH207 - that one raises where a folder just went
+    return {folder / one for one in found}
 
 
 class Home:
@@ -54,7 +61,7 @@ class Home:
 
     def stores(self) -> list[Path]:
         """Where templates may be made: the kept ones, and each run's own."""
-        return [self.templates, *self.runs.glob("*/templates")]
+        return [self.templates, *sorted(there(self.runs, "*/templates"))]
 
     def environment(self, mark: str) -> dict[str, str]:
         """The environment of a run."""

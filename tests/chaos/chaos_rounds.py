@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import chaos_checks
-from chaos_home import Home
+from chaos_home import Home, there
 from chaos_plans import ENDING, EVENTS, Fault, Moment, Round
 from chaos_processes import (
     Family,
@@ -279,7 +279,7 @@ class _Hit:
             return
         for qemu in family.vms_of(victim):
             if qemu.is_qemu:
-                for note in Path(_vm_of(qemu)).glob("user-*"):
+                for note in there(Path(_vm_of(qemu)), "user-*"):
                     found = re.search(r'"test": "([^"]+)"', note.read_text())
                     if found:
                         self.crashed_tests.add(found[1])
@@ -306,9 +306,9 @@ class _Hit:
 def _traces(home: Home, event: str) -> set[Path]:
     """The files that tell of an event which a fault may wait for."""
     if event == "exit":
-        return set(home.runs.glob("*/*/exit"))
+        return there(home.runs, "*/*/exit")
     if event == "sweep":
-        return set(home.runs.glob(".maqet-dead-*"))
+        return there(home.runs, ".maqet-dead-*")
     drafts = {draft for store in home.stores() for draft in drafts_in(store)}
     return drafts if event == "draft" else {draft for draft in drafts if (draft / "machine.state").exists()}
 
